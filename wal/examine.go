@@ -1,0 +1,373 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// state is what the files of a run say, without changing any of them.
+type state struct {
+	set     *segSet
+	open    []*openSeg // segments without a footer that belong to the log, in order
+	extra   []string   // files that do not: spares, a detached halt record
+	chain   segment.Chain
+	final   bool          // the run's last commit or footer says so
+	torn    int64         // bytes behind the last whole batch that were never acknowledged
+	tornAt  int64         // where they begin
+	tornWhy string        // what stands there
+	damage  *format.Error // acknowledged data is damaged: the log ends before it
+	halt    *manifest.Halt
+}
+
+// listSegments returns the numbers of the segments in dir, ascending.
+func listSegments(fsys vfs.FS, dir string) ([]uint32, error) {
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []uint32
+	for _, e := range names {
+		if n, ok := segment.ParseFileName(e.Name()); ok && !e.IsDir() {
+			list = append(list, n)
+		} else if strings.HasSuffix(e.Name(), ".segz") {
+			return nil, &format.Error{Path: filepath.Join(dir, e.Name()), Offset: -1, Why: "compressed segments", Err: format.ErrVersion}
+		}
+	}
+	return list, nil
+}
+
+// examine reads a run's folder: the footers from the end backwards, and every segment behind the last footer whole. A
+// non-nil error means that it could not be read; damage to the log is reported in the state.
+func examine(fsys vfs.FS, dir string, runID func(h *segment.Header) string) (*state, error) {
+	nums, err := listSegments(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(nums) == 0 {
+		return nil, &format.Error{Path: dir, Offset: -1, Why: "no segment files", Err: format.ErrNotRun}
+	}
+	st := &state{set: &segSet{}}
+	for i, n := range nums {
+		path := filepath.Join(dir, segment.FileName(n))
+		if n != nums[0]+uint32(i) {
+			missing := filepath.Join(dir, segment.FileName(nums[0]+uint32(i)))
+			st.damage = &format.Error{Path: missing, Offset: -1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+			break
+		}
+		st.set.segs = append(st.set.segs, &segRef{number: n, path: path})
+	}
+	if nums[0] != 1 {
+		st.set.segs = st.set.segs[:0]
+		st.damage = &format.Error{Path: filepath.Join(dir, segment.FileName(1)), Offset: -1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+		return st, nil
+	}
+	return st, st.read(fsys, runID)
+}
+
+// read finds the last footer, and walks on from there.
+func (st *state) read(fsys vfs.FS, runID func(h *segment.Header) string) error {
+	segs := st.set.segs
+	next := len(segs)
+	var footer *sealedInfo
+	for next > 0 {
+		in, err := infoOf(fsys, segs[next-1], runID)
+		if err == nil {
+			footer = in
+			break
+		}
+		if !errors.Is(err, format.ErrCorrupt) {
+			return err
+		}
+		next--
+	}
+	wantSalt, named := uint64(0), true // the first segment needs no other to name it
+	if footer != nil {
+		st.chain = footer.footer.State()
+		st.final = !footer.footer.Continues()
+		wantSalt, named = footer.footer.NextSalt, footer.footer.Continues()
+	}
+	for i := next; i < len(segs); i++ {
+		if !named {
+			return st.beyond(fsys, i)
+		}
+		done, err := st.walk(fsys, segs[i], wantSalt, runID)
+		if err != nil || st.damage != nil {
+			st.set.segs = segs[:i+1]
+			if st.damage != nil && segs[i].open.Load() == nil {
+				st.set.segs = segs[:i]
+			}
+			return err
+		}
+		if done {
+			return st.beyond(fsys, i+1)
+		}
+		last := st.open[len(st.open)-1].last
+		named, wantSalt = last.Flags&segment.FlagContinues != 0, last.NextSalt
+	}
+	if named && len(segs) > 0 && st.damage == nil {
+		path := filepath.Join(filepath.Dir(segs[0].path), segment.FileName(segs[len(segs)-1].number+1))
+		st.damage = &format.Error{Path: path, Offset: -1, FirstSeq: st.chain.Seq + 1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+	}
+	return nil
+}
+
+func infoOf(fsys vfs.FS, ref *segRef, runID func(h *segment.Header) string) (*sealedInfo, error) {
+	f, err := fsys.OpenRead(ref.path)
+	if err != nil {
+		return nil, missing(ref.path, err)
+	}
+	defer f.Close()
+	in, err := readInfo(f, ref.path)
+	if err == nil {
+		err = belongs(&in.header, ref, runID(&in.header))
+	}
+	if err == nil {
+		ref.info.Store(in)
+	}
+	return in, err
+}
+
+// walk reads one open segment that belongs to the log. done means that the log ends in it.
+func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *segment.Header) string) (done bool, err error) {
+	f, err := fsys.OpenRead(ref.path)
+	if err != nil {
+		return false, missing(ref.path, err)
+	}
+	h, err := segment.ReadHeader(f, ref.path)
+	if err == nil {
+		err = belongs(&h, ref, runID(&h))
+	}
+	if err == nil && wantSalt != 0 && h.Salt != wantSalt {
+		err = &format.Error{Path: ref.path, Offset: 16, FirstSeq: st.chain.Seq + 1, Why: "not the segment that the one before names", Err: format.ErrMissingSegment}
+	}
+	if err != nil {
+		_ = f.Close()
+		return true, st.damaged(err)
+	}
+	if ref.number == 1 {
+		st.chain = segment.FirstChain(runID(&h))
+	}
+	o := newOpenSeg(ref.path, h, f, st.chain)
+	ref.open.Store(o)
+	st.open = append(st.open, o)
+	stop, err := o.advance(0)
+	st.chain, st.halt = o.chain, o.halt
+	if err != nil {
+		return true, st.damaged(err)
+	}
+	if o.complete() {
+		st.final = o.last.Flags&segment.FlagFinal != 0
+		return st.final, nil
+	}
+	if err := st.endsAt(fsys, o, stop); err != nil || !o.complete() {
+		return true, err
+	}
+	st.final = o.last.Flags&segment.FlagFinal != 0
+	return st.final, nil
+}
+
+// damaged files an error about content as damage; other errors are returned.
+func (st *state) damaged(err error) error {
+	var fe *format.Error
+	if errors.As(err, &fe) && errors.Is(err, format.ErrCorrupt) {
+		st.damage = fe
+		return nil
+	}
+	return err
+}
+
+// endsAt decides what it means that the log ends at stop: see "Where the log ends" in docs/format/segment.md.
+func (st *state) endsAt(fsys vfs.FS, o *openSeg, stop *segment.Stop) error {
+	size, err := o.file.Size()
+	if err != nil {
+		return err
+	}
+	end := o.end.Load()
+	if _, ok := footerAt(o, end); !ok && size < o.header.PlannedSize {
+		// Segments are as long as planned before their first commit, and are cut only behind a durable footer.
+		st.damage = &format.Error{Path: o.path, Offset: size, FirstSeq: o.chain.Seq + 1, Err: format.ErrCorrupt,
+			Why: fmt.Sprintf("the file was cut short: it was made with %d bytes", o.header.PlannedSize)}
+		return nil
+	}
+	var ev evidence
+	nonZero := int64(0) // behind the last byte that is not zero
+	err = readPieces(o.file, end, size, func(b []byte, off int64) {
+		if n := len(trimZeros(b)); n > 0 {
+			nonZero = off + int64(n)
+		}
+		segment.FindCommits(b, o.header.Salt, off, ev.add)
+	})
+	if err != nil {
+		return &format.Error{Path: o.path, Offset: end, Why: "read", Err: err}
+	}
+	if err := st.laterEvidence(fsys, o.header.Number, &ev); err != nil {
+		return err
+	}
+	if ev.durable > o.chain.Ordinal { // damage, unless a writer has gone on since: then what the evidence speaks of is there now
+		if stop, err = o.advance(0); err != nil {
+			return st.damaged(err)
+		}
+		st.chain, st.halt = o.chain, o.halt
+		if end = o.end.Load(); o.complete() {
+			return nil
+		}
+	}
+	if ev.durable > o.chain.Ordinal {
+		st.damage = &format.Error{Path: o.path, Offset: stop.Offset, FirstSeq: o.chain.Seq + 1, LastSeq: ev.lastSeq(&o.chain), Err: format.ErrCorrupt,
+			Why: fmt.Sprintf("%s, but commit %d of at least %d durable ones should follow", stop.Why, o.chain.Ordinal+1, ev.durable)}
+		return nil
+	}
+	if ft, ok := footerAt(o, end); ok {
+		st.torn, st.tornAt, st.tornWhy = ft.Dropped, end, "recovery was interrupted" // it had counted, and may have overwritten, the tail
+	} else if nonZero > end {
+		st.torn, st.tornAt, st.tornWhy = nonZero-end, stop.Offset, stop.Why
+	}
+	return nil
+}
+
+// footerAt returns the footer that stands behind the last commit, as when recovery was interrupted before it cut the
+// file.
+func footerAt(o *openSeg, end int64) (segment.Footer, bool) {
+	b := make([]byte, segment.FooterSize)
+	n, _ := o.file.ReadAt(b, end)
+	return segment.DecodeFooter(b[:n], o.header.Salt, end)
+}
+
+// laterEvidence searches the segments behind number n for commits.
+func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
+	for _, ref := range st.set.segs {
+		if ref.number <= n {
+			continue
+		}
+		f, err := fsys.OpenRead(ref.path)
+		if err != nil {
+			return missing(ref.path, err)
+		}
+		h, err := segment.ReadHeader(f, ref.path)
+		if err == nil {
+			var size int64
+			if size, err = f.Size(); err == nil {
+				err = readPieces(f, h.Size, size, func(b []byte, off int64) { segment.FindCommits(b, h.Salt, off, ev.add) })
+			}
+		} else if errors.Is(err, format.ErrCorrupt) {
+			err = nil // a spare whose header was still being written says nothing
+		}
+		_ = f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evidence is what commits behind a break say.
+type evidence struct {
+	durable uint64         // highest ordinal claimed to be durable
+	next    segment.Commit // the one with the lowest ordinal
+}
+
+func (e *evidence) add(c segment.Commit) bool {
+	e.durable = max(e.durable, c.Durable)
+	if e.next.Ordinal == 0 || c.Ordinal < e.next.Ordinal {
+		e.next = c
+	}
+	return true
+}
+
+// lastSeq is the last seq that the break is known to affect, 0 if unknown.
+func (e *evidence) lastSeq(at *segment.Chain) uint64 {
+	if e.next.Ordinal == at.Ordinal+1 {
+		return e.next.LastSeq
+	}
+	return e.next.FirstSeq - 1
+}
+
+// readPieces calls visit with overlapping pieces of a file, so that no commit frame is cut in two.
+func readPieces(f vfs.File, from, to int64, visit func(b []byte, off int64)) error {
+	const overlap = segment.CommitSize
+	buf := make([]byte, min(4*windowSize, max(to-from, 0)))
+	for off := from; off < to; {
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), to-off)], off)
+		if n == 0 {
+			return err
+		}
+		visit(buf[:n], off)
+		if off += int64(n); off >= to {
+			break
+		}
+		if n > 2*overlap {
+			off -= overlap
+		}
+	}
+	return nil
+}
+
+// beyond looks at the files from index i on, which no commit names: a spare, or a halt record beside the chain.
+// Anything else is evidence of a lost commit.
+func (st *state) beyond(fsys vfs.FS, i int) error {
+	segs := st.set.segs
+	for _, ref := range segs[i:] {
+		st.extra = append(st.extra, ref.path)
+		f, err := fsys.OpenRead(ref.path)
+		if err != nil {
+			return missing(ref.path, err)
+		}
+		err = st.inspectExtra(f, ref)
+		_ = f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	st.set.segs = segs[:i]
+	return nil
+}
+
+func (st *state) inspectExtra(f vfs.File, ref *segRef) error {
+	h, err := segment.ReadHeader(f, ref.path)
+	if errors.Is(err, format.ErrCorrupt) {
+		return nil // a spare whose header was still being written
+	}
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 64<<10)
+	n, err := f.ReadAt(b, h.Size)
+	if err = notEOF(err); err != nil {
+		return &format.Error{Path: ref.path, Offset: h.Size, Why: "read", Err: err}
+	}
+	s, ok := segment.DecodeStart(b[:n], h.Salt, h.Size)
+	if !ok {
+		return nil // never used; endsAt has searched it for commits
+	}
+	if !s.Detached {
+		if st.damage == nil && st.final {
+			st.damage = &format.Error{Path: ref.path, Offset: h.Size, Why: "a used segment behind the end of the run", Err: format.ErrCorrupt}
+		}
+		return nil
+	}
+	if s.Prev.Ordinal > st.chain.Ordinal && st.damage == nil {
+		st.damage = &format.Error{Path: ref.path, Offset: h.Size, FirstSeq: st.chain.Seq + 1, LastSeq: s.Prev.Seq, Err: format.ErrCorrupt,
+			Why: fmt.Sprintf("the halt record says that commit %d was durable, the log ends at %d", s.Prev.Ordinal, st.chain.Ordinal)}
+	}
+	frame, err := segment.ReadFrame(ref.path, b[segment.StartSize:n], h.Salt, h.Size+segment.StartSize, 0)
+	if err == nil && frame.Kind == segment.KindHalt {
+		if halt, err := manifest.DecodeHalt(ref.path, frame.Offset, frame.Body); err == nil {
+			st.halt = &halt
+		}
+	}
+	return nil
+}
+
+// close lets go of the open segments' files.
+func (st *state) close() {
+	for _, o := range st.open {
+		o.refs.retire()
+	}
+}

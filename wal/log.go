@@ -1,0 +1,554 @@
+package wal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// Log is a run that is being written.
+type Log struct {
+	o Options
+
+	// Owned by the writer.
+	enc     segment.Encoder
+	active  *openSeg
+	limit   int64 // no batch may end behind it in the active segment
+	synced  uint64
+	failed  error // sticky
+	routes  routeTable
+	maker   *spareMaker
+	ioFault bool // the failure was an I/O error, so the active file must not be touched
+
+	kinds atomic.Pointer[entry.Kinds] // declared kinds; replaced under kindMu
+	kmu   sync.Mutex                  // guards changes of kinds, and o.Manifest once the log exists
+
+	written Watermark
+	durable Watermark
+
+	set    atomic.Pointer[segSet]
+	files  *files
+	sealer *sealer
+	reader *Reader
+}
+
+// Create makes the run's folder, its first segment and its manifest, all durable, so that the folder's own name is
+// the only thing left to sync. The run has no entries yet.
+func Create(o Options) (*Log, error) {
+	if err := o.resolve(); err != nil {
+		return nil, err
+	}
+	l := &Log{o: o}
+	kinds := &entry.Kinds{}
+	for _, k := range o.Manifest.Kinds {
+		var err error
+		if kinds, _, err = kinds.With(k.Name); err != nil {
+			return nil, err
+		}
+	}
+	l.kinds.Store(kinds)
+	l.o.Manifest.Kinds = kindList(kinds)
+	l.o.Manifest.Status = manifest.Running
+	if err := o.FS.MkdirAll(o.Dir); err != nil {
+		return nil, &format.Error{Path: o.Dir, Offset: -1, Why: "make the run's folder", Err: err}
+	}
+	if err := syncAncestors(o.FS, o.Dir); err != nil {
+		return nil, &format.Error{Path: o.Dir, Offset: -1, Why: "sync the folders above", Err: err}
+	}
+	s := l.makeSpare(1, nil)
+	if s.err != nil {
+		return nil, s.err
+	}
+	if err := manifest.Write(o.FS, o.Dir, l.o.Manifest); err != nil {
+		_ = s.file.Close()
+		return nil, err
+	}
+	l.files = newFiles(o.FS, o.Dir, maxOpenFiles, l.o.Warn)
+	l.routes.init()
+	l.use(&s, segment.FirstChain(o.Manifest.Run))
+	l.sealer = newSealer(l)
+	l.startSpare(1)
+	return l, nil
+}
+
+// syncAncestors syncs every folder above dir: a process that was killed may have made one of them without, and a
+// power cut would take it with all that is in it. A folder that may not be read is somebody else's, and older than we
+// are.
+func syncAncestors(fsys vfs.FS, dir string) error {
+	for up := filepath.Dir(dir); up != dir; dir, up = up, filepath.Dir(up) {
+		if err := fsys.SyncDir(up); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
+}
+
+func kindList(k *entry.Kinds) []manifest.KeyKind {
+	var list []manifest.KeyKind
+	for i, name := range k.Declared() {
+		list = append(list, manifest.KeyKind{ID: uint32(entry.FirstUserKind) + uint32(i), Name: name})
+	}
+	return list
+}
+
+// use makes a spare the active segment.
+func (l *Log) use(s *spare, prev segment.Chain) {
+	l.active = newOpenSeg(s.path, s.header, s.file, prev)
+	l.limit = s.header.PlannedSize - segment.TailReserve
+	l.routes.generation++
+	ref := &segRef{number: s.header.Number, path: s.path}
+	ref.open.Store(l.active)
+	var segs []*segRef
+	if old := l.set.Load(); old != nil {
+		segs = append(segs, old.segs...)
+	}
+	l.set.Store(&segSet{segs: append(segs, ref)})
+}
+
+// Kinds returns the key kinds declared so far.
+func (l *Log) Kinds() *entry.Kinds { return l.kinds.Load() }
+
+// DeclareKind declares a key kind. It is safe for concurrent use with everything. The kind becomes durable with the
+// first entry that is submitted after it.
+func (l *Log) DeclareKind(name string) (entry.KindNo, error) {
+	l.kmu.Lock()
+	defer l.kmu.Unlock()
+	kinds, no, err := l.kinds.Load().With(name)
+	if err == nil {
+		l.kinds.Store(kinds)
+	}
+	return no, err
+}
+
+// Append writes items from to to-1 of b as one batch, whole or absent, with seqs from firstSeq on, which must follow
+// the last one. It does not sync, except when it rotates.
+func (l *Log) Append(b *entry.Batch, from, to int, firstSeq uint64) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	if firstSeq != l.active.chain.Seq+1 {
+		return fmt.Errorf("%w: batch starts at seq %d, the log ends at %d", format.ErrInvalid, firstSeq, l.active.chain.Seq)
+	}
+	if from >= to {
+		return nil
+	}
+	if err := l.sealer.failure(); err != nil {
+		return l.fail(err)
+	}
+	commit := l.encode(b, from, to)
+	if commit.End() > l.limit {
+		if err := l.rotate(); err != nil {
+			return l.fail(err)
+		}
+		commit = l.encode(b, from, to) // one that is larger than a whole segment makes the file grow
+	}
+	return l.write(commit)
+}
+
+// encode builds the batch for the active segment; l.enc holds its bytes.
+func (l *Log) encode(b *entry.Batch, from, to int) *segment.Commit {
+	o := l.active
+	l.enc.Begin(o.header.Salt, o.end.Load())
+	l.routes.undo() // of an encoding that did not fit
+	base := o.dict.BaseTime
+	if !o.started {
+		base = b.At(from).TsPublish
+		l.encodeStart(base)
+	}
+	if o.started && l.kinds.Load() != o.dict.Kinds() {
+		l.encodeKinds()
+	}
+	seq := o.chain.Seq
+	for i := from; i < to; i++ {
+		it := b.At(i)
+		seq++
+		l.enc.Entry(seq, base, l.route(&it), &it)
+	}
+	return l.commit(seq, 0, 0)
+}
+
+func (l *Log) encodeStart(base int64) {
+	s := segment.Start{Prev: l.active.prev, BaseTime: base}
+	if set := l.set.Load(); len(set.segs) > 1 {
+		if p := set.segs[len(set.segs)-2]; p.open.Load() != nil {
+			s.PrevSalt = p.open.Load().header.Salt
+		} else if in := p.info.Load(); in != nil {
+			s.PrevSalt = in.header.Salt
+		}
+	}
+	l.enc.Start(s)
+	l.encodeKinds()
+}
+
+// encodeKinds writes the declared kinds that the segment does not know yet.
+func (l *Log) encodeKinds() {
+	known := len(l.active.dict.Kinds().Declared())
+	for i, name := range l.kinds.Load().Declared() {
+		if i >= known {
+			l.enc.KeyKind(entry.FirstUserKind+entry.KindNo(i), name)
+		}
+	}
+}
+
+// commit appends the commit frame.
+func (l *Log) commit(lastSeq uint64, flags, nextSalt uint64) *segment.Commit {
+	c := &l.routes.commit // reused, so that a commit does not allocate
+	*c = segment.Commit{
+		Ordinal: l.active.chain.Ordinal + 1, Durable: l.synced, FirstSeq: l.active.chain.Seq + 1, LastSeq: lastSeq,
+		Flags: flags, NextSalt: nextSalt, Time: l.o.Clock.Now(),
+	}
+	l.routes.bytes = l.enc.Commit(c, l.active.chain.Value)
+	return c
+}
+
+// write puts the encoded batch into the file and publishes it.
+func (l *Log) write(c *segment.Commit) error {
+	raw := l.routes.bytes
+	if _, err := l.active.file.WriteAt(raw, c.BatchStart); err != nil {
+		l.ioFault = true
+		return l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write", Err: err})
+	}
+	l.routes.accept()
+	next := segment.Chain{Ordinal: c.Ordinal, Seq: c.LastSeq, Value: c.Chain, Durable: max(l.active.chain.Durable, c.Durable)}
+	batch := segment.Batch{Commit: *c, Next: next, Raw: raw[:len(raw)-segment.CommitSize]}
+	if err := l.active.ingest(&batch); err != nil {
+		return l.fail(err) // cannot be: what was just encoded does not decode
+	}
+	l.written.publish(c.LastSeq)
+	l.enc.Release(4 << 20)
+	return nil
+}
+
+// rotate ends the active segment with a closing commit and goes on in the spare.
+func (l *Log) rotate() error {
+	s, err := l.takeSpare(l.active.header.Number)
+	if err != nil {
+		return err
+	}
+	old := l.active
+	l.enc.Begin(old.header.Salt, old.end.Load())
+	if !old.started {
+		l.encodeStart(l.o.Clock.Now())
+	}
+	if err := l.write(l.commit(old.chain.Seq, segment.FlagContinues, s.header.Salt)); err != nil {
+		_ = s.file.Close()
+		return err
+	}
+	if !l.o.NoSync {
+		if err := l.Sync(); err != nil {
+			_ = s.file.Close()
+			return err
+		}
+	}
+	l.use(&s, old.chain)
+	l.sealer.enqueue(old)
+	l.startSpare(s.header.Number)
+	return nil
+}
+
+// Sync makes everything appended so far durable.
+func (l *Log) Sync() error {
+	if l.failed != nil {
+		return l.failed
+	}
+	if l.synced == l.active.chain.Ordinal {
+		return nil
+	}
+	if err := l.active.file.Datasync(); err != nil {
+		l.ioFault = true
+		return l.fail(&format.Error{Path: l.active.path, Offset: -1, FirstSeq: l.durable.Load() + 1, LastSeq: l.active.chain.Seq, Why: "sync", Err: err})
+	}
+	if l.o.NoSync {
+		return nil // earlier segments may not be on the disk: Seal sees to them
+	}
+	l.synced = l.active.chain.Ordinal
+	l.durable.publish(l.active.chain.Seq)
+	return nil
+}
+
+// Mark writes and syncs a sync mark, which proves that everything synced so far was durable. It does nothing if the last
+// commit is one already.
+func (l *Log) Mark() error {
+	if l.failed != nil || l.active.last.Flags&segment.FlagMark != 0 || l.synced == 0 {
+		return l.failed
+	}
+	if err := l.mark(0); err != nil {
+		return err
+	}
+	return l.Sync()
+}
+
+func (l *Log) mark(flags uint64) error {
+	o := l.active
+	at := (o.end.Load() + segment.BlockSize - 1) / segment.BlockSize * segment.BlockSize
+	if at+segment.CommitSize > l.limit+segment.TailReserve/4 && flags == 0 {
+		if err := l.rotate(); err != nil {
+			return l.fail(err)
+		}
+		o = l.active
+		at = o.end.Load()
+	}
+	l.enc.Begin(o.header.Salt, o.end.Load())
+	if !o.started {
+		l.encodeStart(l.o.Clock.Now())
+	}
+	l.enc.PadTo(at)
+	return l.write(l.commit(o.chain.Seq, flags|segment.FlagMark, 0))
+}
+
+// fail makes an error sticky.
+func (l *Log) fail(err error) error {
+	if l.failed == nil {
+		l.failed = err
+	}
+	return err
+}
+
+// Fail ends the log with a halt record: in the active segment, or in the spare if an I/O error has made the active
+// file untouchable. It is best effort; the log refuses everything but Abandon afterwards.
+func (l *Log) Fail(h manifest.Halt) error {
+	body, err := manifest.EncodeHalt(h)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.fail(format.ErrClosed) }()
+	if !l.ioFault {
+		l.enc.Begin(l.active.header.Salt, l.active.end.Load())
+		if !l.active.started {
+			l.encodeStart(l.o.Clock.Now())
+		}
+		l.enc.Raw(segment.KindHalt, body)
+		l.failed = nil
+		if err := l.write(l.commit(l.active.chain.Seq, segment.FlagHalt, 0)); err != nil {
+			return err
+		}
+		return l.Sync()
+	}
+	m := l.maker
+	if m == nil {
+		return errors.New("there is no spare for the halt record")
+	}
+	select {
+	case <-m.done:
+	default:
+		return errors.New("the spare for the halt record is not ready")
+	}
+	if m.result.err != nil {
+		return m.result.err
+	}
+	return l.detachedHalt(&m.result, body)
+}
+
+// detachedHalt writes the halt record into the spare, as evidence beside the chain.
+func (l *Log) detachedHalt(s *spare, body []byte) error {
+	state := segment.Chain{Ordinal: l.synced, Seq: l.durable.Load()}
+	l.enc.Begin(s.header.Salt, s.header.Size)
+	l.enc.Start(segment.Start{Prev: state, BaseTime: l.o.Clock.Now(), PrevSalt: l.active.header.Salt, Detached: true})
+	l.enc.Raw(segment.KindHalt, body)
+	c := segment.Commit{
+		Ordinal: state.Ordinal + 1, Durable: state.Ordinal, FirstSeq: state.Seq + 1, LastSeq: state.Seq,
+		Flags: segment.FlagHalt, Time: l.o.Clock.Now(),
+	}
+	raw := l.enc.Commit(&c, state.Value)
+	if _, err := s.file.WriteAt(raw, c.BatchStart); err != nil {
+		return err
+	}
+	return s.file.Datasync()
+}
+
+// Seal ends the run: final commit, footers, indexes, manifest. Everything is durable when it returns nil.
+func (l *Log) Seal(status manifest.Status) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	if !status.Sealed() {
+		return fmt.Errorf("%w: cannot seal as %s", format.ErrInvalid, status)
+	}
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	if err := l.mark(segment.FlagFinal); err != nil {
+		return err
+	}
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	if err := l.sealer.finish(l.active); err != nil {
+		return l.fail(err)
+	}
+	if l.o.NoSync {
+		l.durable.publish(l.active.chain.Seq) // each footer was written behind a sync of all its segment
+	}
+	if err := l.dropSpare(); err != nil {
+		l.o.Warn(err)
+	}
+	m, err := sealedManifest(l.files, l.set.Load(), l.o.Manifest, status)
+	if err != nil {
+		return l.fail(err)
+	}
+	m.Kinds = kindList(l.kinds.Load())
+	if err := manifest.Write(l.o.FS, l.o.Dir, m); err != nil {
+		return l.fail(err)
+	}
+	l.kmu.Lock()
+	l.o.Manifest = m
+	l.kmu.Unlock()
+	_ = l.fail(format.ErrClosed)
+	return nil
+}
+
+// sealedManifest fills in what is known when all segments have their footers.
+func sealedManifest(fs *files, set *segSet, m manifest.Manifest, status manifest.Status) (manifest.Manifest, error) {
+	m.Status = status
+	m.Segments = uint32(len(set.segs))
+	var entries uint64
+	for _, ref := range set.segs {
+		in, err := fs.loadInfo(ref)
+		if err != nil {
+			return m, err
+		}
+		if in.footer.Entries > 0 && (entries == 0 || in.footer.MaxInit > *m.Ended) {
+			ended := in.footer.MaxInit
+			m.Ended = &ended
+		}
+		entries += in.footer.Entries
+		m.LastSeq = in.footer.LastSeq
+		m.Digest = fmt.Sprintf("%x", in.footer.RunSHA)
+		m.DroppedBytes += in.footer.Dropped
+	}
+	return m, nil
+}
+
+// Abandon stops the background work and closes the files without sealing, as after a halt. The next boot recovers the
+// run. It waits until the background work has stopped, however long the disk takes: whoever holds the instance's lock
+// must not let go of it before.
+func (l *Log) Abandon() {
+	_ = l.fail(format.ErrClosed)
+	l.sealer.stop()
+	if m := l.maker; m != nil {
+		m.stop.Store(true)
+	}
+	l.Quiesce()
+	if m := l.maker; m != nil && m.result.file != nil {
+		_ = m.result.file.Close()
+	}
+	l.close()
+}
+
+// Quiesce waits until the background work of an abandoned or sealed log has stopped, so that its folder can be removed.
+func (l *Log) Quiesce() {
+	if m := l.maker; m != nil {
+		<-m.done
+	}
+	l.sealer.mu.Lock()
+	defer l.sealer.mu.Unlock()
+	for l.sealer.busy {
+		l.sealer.cond.Wait()
+	}
+}
+
+// Close frees what reading needs, after Seal.
+func (l *Log) Close() {
+	l.close()
+}
+
+func (l *Log) close() {
+	for _, ref := range l.set.Load().segs {
+		if o := ref.open.Load(); o != nil {
+			o.refs.retire()
+		}
+	}
+	l.files.closeAll()
+	l.written.close()
+	l.durable.close()
+}
+
+// Manifest returns the manifest as it is on disk, with the kinds declared since.
+func (l *Log) Manifest() manifest.Manifest {
+	l.kmu.Lock()
+	m := l.o.Manifest
+	l.kmu.Unlock()
+	m.Kinds = kindList(l.kinds.Load())
+	return m
+}
+
+// Written and Durable are the log's watermarks.
+func (l *Log) Written() *Watermark { return &l.written }
+
+// Durable is the last seq that a sync has covered.
+func (l *Log) Durable() *Watermark { return &l.durable }
+
+// Dir is the run's folder.
+func (l *Log) Dir() string { return l.o.Dir }
+
+// routeTable gives routes their numbers. It also carries what Append reuses between batches.
+type routeTable struct {
+	numbers    map[entry.Route]uint32
+	names      []entry.Route
+	definedIn  []uint32 // generation of the segment that defines the route
+	generation uint32
+	pending    []uint32 // defined by the batch that is being encoded
+
+	lastName  []byte
+	lastTopic int
+	lastNo    uint32
+
+	commit segment.Commit
+	bytes  []byte
+}
+
+func (t *routeTable) init() {
+	t.numbers = make(map[entry.Route]uint32)
+	t.names = []entry.Route{{}}
+	t.definedIn = []uint32{0}
+}
+
+// undo forgets the definitions of a batch that was encoded but not written.
+func (t *routeTable) undo() {
+	for _, no := range t.pending {
+		t.definedIn[no] = 0
+	}
+	t.pending = t.pending[:0]
+	t.lastNo = 0
+}
+
+func (t *routeTable) accept() { t.pending = t.pending[:0] }
+
+// route returns the number of an item's route, defining it in the segment first if need be.
+func (l *Log) route(it *entry.Item) uint32 {
+	t := &l.routes
+	if t.lastNo != 0 && it.TopicLen == t.lastTopic && bytes.Equal(it.Name, t.lastName) {
+		return t.lastNo
+	}
+	text := unsafe.String(unsafe.SliceData(it.Name), len(it.Name)) // for the look-up only
+	r := entry.Route{Topic: text[:it.TopicLen], Type: text[it.TopicLen:]}
+	no, ok := t.numbers[r]
+	if !ok {
+		if len(t.names) >= maxRoutes {
+			return 0
+		}
+		r = entry.Route{Topic: string(it.Name[:it.TopicLen]), Type: string(it.Name[it.TopicLen:])}
+		no = uint32(len(t.names))
+		t.numbers[r] = no
+		t.names = append(t.names, r)
+		t.definedIn = append(t.definedIn, 0)
+	}
+	if t.definedIn[no] != t.generation {
+		l.enc.Route(no, t.names[no])
+		t.definedIn[no] = t.generation
+		t.pending = append(t.pending, no)
+	}
+	t.lastName, t.lastTopic, t.lastNo = append(t.lastName[:0], it.Name...), it.TopicLen, no
+	return no
+}

@@ -1,0 +1,497 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// follower is what a reader of another process's run knows of segments without a footer.
+type follower struct {
+	mu      sync.Mutex // one at a time reads on
+	set     atomic.Pointer[segSet]
+	chain   segment.Chain
+	written atomic.Uint64
+	durable atomic.Uint64
+	ended   atomic.Bool                 // nothing will follow
+	kinds   atomic.Pointer[entry.Kinds] // the longest list that manifest or segments declare: lists only grow
+	damage  *format.Error
+	torn    int64
+	idle    int // polls that found nothing new; guarded by mu
+}
+
+// OpenReader opens a run's folder for reading: sealed, crashed or live. It takes no lock, writes nothing, and works
+// on read-only media. Damage to the log does not stop it: scans deliver what is good and then the error, and Damage
+// tells. ErrNotRun: the folder holds no run.
+func OpenReader(fsys vfs.FS, dir string) (*Reader, error) {
+	r := &Reader{fsys: fsys, dir: dir, status: manifest.Running}
+	r.files = newFiles(fsys, dir, maxOpenFiles, r.warn)
+	if err := r.open(); err != nil {
+		r.files.closeAll()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Reader) open() error {
+	info, err := r.fsys.Stat(r.dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return &format.Error{Path: r.dir, Offset: -1, Why: "not a folder", Err: format.ErrNotRun}
+	}
+	m, warning, merr := manifest.Read(r.fsys, r.dir)
+	if errors.Is(merr, format.ErrVersion) {
+		return merr
+	}
+	if warning != nil {
+		r.warn(warning)
+	}
+	runID := func(h *segment.Header) string {
+		if merr != nil {
+			if id, err := manifest.DecodeIdentity("", 64, h.Identity); err == nil {
+				m.Identity = id
+			}
+		}
+		return m.Run
+	}
+	st, err := examineStable(r.fsys, r.dir, runID)
+	if err != nil {
+		if st != nil {
+			st.close()
+		}
+		if errors.Is(err, format.ErrNotRun) && merr == nil {
+			return &format.Error{Path: r.dir, Offset: -1, Why: "there is a manifest but no segment", Err: format.ErrMissingSegment}
+		}
+		return err
+	}
+	if merr != nil {
+		if m, err = r.rebuildManifest(st, m, merr); err != nil {
+			st.close()
+			return err
+		}
+	} else if warning != nil && !m.Status.Sealed() { // the copy that stands in is from before the end
+		m = r.complete(st, m)
+	}
+	r.manifest, r.status, r.files.run = m, m.Status, m.Run
+	if q, quarantined, _ := manifest.ReadQuarantine(r.fsys, r.dir); quarantined {
+		r.status = manifest.Quarantined
+		_ = q
+	}
+	r.adopt(st)
+	return nil
+}
+
+// examineStable examines a run beside which a writer may be at work. What looks like damage because the files changed
+// in between does not look the same again.
+func examineStable(fsys vfs.FS, dir string, runID func(h *segment.Header) string) (*state, error) {
+	var before string
+	for try := 0; ; try++ {
+		st, err := examine(fsys, dir, runID)
+		now := ""
+		switch {
+		case err != nil:
+			now = err.Error()
+		case st.damage != nil:
+			now = st.damage.Error()
+		}
+		if now == "" || now == before || try == 10 {
+			return st, err
+		}
+		before = now
+		if st != nil {
+			st.close()
+		}
+	}
+}
+
+// adopt takes over what examine has found.
+func (r *Reader) adopt(st *state) {
+	f := &follower{chain: st.chain, damage: st.damage, torn: st.torn}
+	f.set.Store(st.set)
+	f.written.Store(st.chain.Seq)
+	r.ext = f
+	r.set = f.set.Load
+	m := &r.manifest
+	if m.Status.Sealed() && f.damage == nil {
+		r.checkSealed(st)
+	}
+	if len(st.open) == 0 && f.damage == nil && st.final {
+		f.ended.Store(true)
+	}
+	if m.Status.Sealed() {
+		f.ended.Store(true)
+	}
+	r.proven(st.open)
+	f.learn(kindsOf(m.Kinds))
+	for _, o := range st.open {
+		f.learn(o.dict.Kinds())
+	}
+	if n := len(st.open); n > 0 && n < len(st.set.segs) && !st.open[n-1].started {
+		f.learn(kindsOf(st.kinds(r.files))) // a fresh segment knows no kinds yet
+	}
+	m.Kinds = kindList(f.kinds.Load())
+	if st.halt != nil && m.Halt == nil {
+		m.Halt = st.halt
+	}
+}
+
+// checkSealed compares a sealed run's end with its manifest: here a tail that does not validate is damage, never torn.
+func (r *Reader) checkSealed(st *state) {
+	m := &r.manifest
+	switch {
+	case st.chain.Seq < m.LastSeq || st.torn > 0 && st.chain.Seq == m.LastSeq && len(st.open) > 0 && !st.final:
+		at := &format.Error{Path: r.dir, Offset: -1, FirstSeq: st.chain.Seq + 1, LastSeq: m.LastSeq, Err: format.ErrCorrupt,
+			Why: fmt.Sprintf("the run was sealed at seq %d", m.LastSeq)}
+		if n := len(st.open); n > 0 {
+			at.Path, at.Offset = st.open[n-1].path, st.open[n-1].end.Load()
+		} else if n := len(st.set.segs); n > 0 {
+			at.Path = st.set.segs[n-1].path
+		}
+		if st.chain.Seq == m.LastSeq { // only the footer is gone
+			at.FirstSeq, at.LastSeq, at.Why = 0, 0, "the footer is damaged; all entries are there"
+			r.warn(at)
+			return
+		}
+		r.ext.damage = at
+	case len(st.open) > 0:
+		o := st.open[len(st.open)-1]
+		r.warn(&format.Error{Path: o.path, Offset: o.end.Load(), Why: "the footer is missing; all entries are there", Err: format.ErrCorrupt})
+	}
+}
+
+// learn takes a list of key kinds that knows more than the one before.
+func (f *follower) learn(k *entry.Kinds) {
+	if old := f.kinds.Load(); old == nil || len(k.Declared()) > len(old.Declared()) {
+		f.kinds.Store(k)
+	}
+}
+
+func openSegs(set *segSet) (open []*openSeg) {
+	for _, ref := range set.segs {
+		if o := ref.open.Load(); o != nil {
+			open = append(open, o)
+		}
+	}
+	return open
+}
+
+// proven moves the durable mark: a sealed run or segment is durable to its end, others as far as a later commit says.
+func (r *Reader) proven(open []*openSeg) {
+	f := r.ext
+	durable := f.chain.Seq
+	if !f.ended.Load() {
+	search:
+		for _, o := range open {
+			for _, p := range o.pending {
+				if p.before.Ordinal >= f.chain.Durable {
+					durable = p.before.Seq
+					break search
+				}
+			}
+		}
+	}
+	f.durable.Store(max(f.durable.Load(), durable))
+}
+
+// rebuildManifest makes what can be made of the segments.
+func (r *Reader) rebuildManifest(st *state, m manifest.Manifest, cause error) (manifest.Manifest, error) {
+	if m.Run == "" {
+		id, err := anyIdentity(r.fsys, st.set)
+		if err != nil {
+			return m, errors.Join(cause, err)
+		}
+		m.Identity = id
+	}
+	r.warn(&format.Error{Path: filepath.Join(r.dir, manifest.FileName), Offset: -1, Why: "manifest is rebuilt from the segments, in memory", Err: cause})
+	m.Status = manifest.Running
+	return r.complete(st, m), nil
+}
+
+// complete puts what the segments know about the run's end into a manifest that does not know it.
+func (r *Reader) complete(st *state, m manifest.Manifest) manifest.Manifest {
+	if len(st.open) > 0 || !st.final {
+		if st.halt != nil {
+			m.Halt = st.halt
+		}
+		return m
+	}
+	status, err := st.howEnded(r.files)
+	if err != nil {
+		return m // the damage will be met, and told, by whoever reads there
+	}
+	if full, err := sealedManifest(r.files, st.set, m, status); err == nil {
+		m = full
+	}
+	if kinds := st.kinds(r.files); len(kinds) > len(m.Kinds) {
+		m.Kinds = kinds
+	}
+	return m
+}
+
+// Live reports whether more may come: the run is not sealed and no reader has seen its end. Whether its process
+// lives, only the instance's lock can tell.
+func (r *Reader) Live() bool {
+	if r.log != nil {
+		return !r.log.written.shutdown()
+	}
+	return !r.ext.ended.Load() && r.ext.damage == nil
+}
+
+// DroppedBytes counts the bytes of a torn tail: behind the last whole batch of an unsealed run, or cut off when the
+// run was recovered.
+func (r *Reader) DroppedBytes() int64 {
+	if r.ext != nil && r.ext.torn > 0 {
+		return r.ext.torn
+	}
+	return r.Manifest().DroppedBytes
+}
+
+// Close lets go of all files. Views and iterators must not be used any more. The reader of a Log is closed with it.
+func (r *Reader) Close() error {
+	if r.log != nil || r.ext == nil {
+		return nil
+	}
+	for _, ref := range r.ext.set.Load().segs {
+		if o := ref.open.Load(); o != nil {
+			o.refs.retire()
+		}
+	}
+	r.files.closeAll()
+	return nil
+}
+
+// refresh reads on in a run that another process writes.
+func (r *Reader) refresh() error {
+	f := r.ext
+	if f == nil || f.ended.Load() {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.damage != nil {
+		return f.damage
+	}
+	for {
+		set := f.set.Load()
+		ref := set.segs[len(set.segs)-1]
+		o := ref.open.Load()
+		if o == nil { // sealed, and it continued: wait for the next file
+			in, err := r.files.loadInfo(ref)
+			if err != nil {
+				return err
+			}
+			if !in.footer.Continues() {
+				f.ended.Store(true)
+				return nil
+			}
+			if more, err := r.follow(set, in.footer.State(), in.footer.NextSalt); !more || err != nil {
+				return err
+			}
+			continue
+		}
+		stop, err := o.advance(0)
+		if err != nil {
+			return err
+		}
+		f.chain = o.chain
+		f.written.Store(o.chain.Seq)
+		f.learn(o.dict.Kinds())
+		r.proven(openSegs(f.set.Load()))
+		if !o.complete() {
+			return r.recovered(o, stop)
+		}
+		if o.last.Flags&segment.FlagFinal != 0 {
+			f.ended.Store(true)
+			f.durable.Store(o.chain.Seq)
+			return nil
+		}
+		r.retireSealed(set)
+		if more, err := r.follow(set, o.chain, o.last.NextSalt); !more || err != nil {
+			return err
+		}
+	}
+}
+
+// recovered notices that a later boot has sealed the segment behind the last batch, so that nothing will follow.
+func (r *Reader) recovered(o *openSeg, stop *segment.Stop) error {
+	if !stop.Footer {
+		if r.ext.idle++; r.ext.idle%64 == 0 {
+			r.replaced(o)
+		}
+		return nil
+	}
+	b := make([]byte, segment.FooterSize)
+	n, _ := o.file.ReadAt(b, stop.Offset)
+	if ft, ok := segment.DecodeFooter(b[:n], o.header.Salt, stop.Offset); ok && !ft.Continues() {
+		r.ext.ended.Store(true)
+		r.ext.durable.Store(o.chain.Seq)
+	}
+	return nil
+}
+
+// replaced notices that recovery has put a sealed copy in the place of the file that is being read.
+func (r *Reader) replaced(o *openSeg) {
+	set := r.ext.set.Load()
+	ref := &segRef{number: o.header.Number, path: set.segs[len(set.segs)-1].path}
+	in, err := infoOf(r.fsys, ref, func(*segment.Header) string { return r.files.run })
+	if err == nil && in.header.Salt == o.header.Salt && in.footer.ContentEnd == o.end.Load() && !in.footer.Continues() {
+		r.ext.ended.Store(true)
+		r.ext.durable.Store(o.chain.Seq)
+	}
+}
+
+// follow opens the next segment, if its file is there.
+func (r *Reader) follow(set *segSet, chain segment.Chain, salt uint64) (bool, error) {
+	n := set.segs[len(set.segs)-1].number + 1
+	path := filepath.Join(r.dir, segment.FileName(n))
+	file, err := r.fsys.OpenRead(path)
+	if errors.Is(err, errNotExist) {
+		return false, &format.Error{Path: path, Offset: -1, FirstSeq: chain.Seq + 1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+	}
+	if err != nil {
+		return false, err
+	}
+	h, err := segment.ReadHeader(file, path)
+	if err == nil && h.Salt != salt {
+		err = &format.Error{Path: path, Offset: 16, FirstSeq: chain.Seq + 1, Why: "not the segment that the one before names", Err: format.ErrMissingSegment}
+	}
+	if err != nil {
+		_ = file.Close()
+		return false, err
+	}
+	ref := &segRef{number: n, path: path}
+	ref.open.Store(newOpenSeg(path, h, file, chain))
+	r.ext.set.Store(&segSet{segs: append(append([]*segRef(nil), set.segs...), ref)})
+	return true, nil
+}
+
+// retireSealed goes over to the sealed files, so that memory does not grow with the log.
+func (r *Reader) retireSealed(set *segSet) {
+	for _, ref := range set.segs[:len(set.segs)-1] {
+		o := ref.open.Load()
+		if o == nil {
+			continue
+		}
+		if in, err := infoOf(r.fsys, ref, func(*segment.Header) string { return r.files.run }); err == nil && in.footer.ContentEnd == o.end.Load() {
+			ref.open.Store(nil)
+			o.refs.retire()
+		}
+	}
+}
+
+// TailOptions say how to follow a run.
+type TailOptions struct {
+	From  uint64        // first seq; 0: 1
+	Level Level         // DefaultLevel: what the reader sees by default
+	Poll  time.Duration // how often another process's files are looked at; 0: 1 ms
+}
+
+// Tail returns the entries from o.From on and waits for more, until the run has ended (then it just ends), ctx is
+// done (its error comes last), or something is damaged. It is gap-free across rotation and sealing. A view is valid
+// until the next step.
+func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, error] {
+	if o.From == 0 {
+		o.From = 1
+	}
+	if o.Poll <= 0 {
+		o.Poll = time.Millisecond
+	}
+	return func(yield func(entry.View, error) bool) {
+		next := o.From
+		for {
+			ended := !r.Live() // asked first: what it vouches for is then already visible
+			stopped := false
+			err := r.scan(ScanOptions{From: next, Level: o.Level}, func(v entry.View) bool {
+				next = v.Seq() + 1
+				stopped = !yield(v, nil)
+				return !stopped && ctx.Err() == nil
+			})
+			if stopped {
+				return
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err == nil && !ended {
+				err = r.wait(ctx, next-1, o)
+			}
+			if err != nil {
+				yield(entry.View{}, err)
+				return
+			}
+			if ended && next > r.last(o.Level) {
+				return
+			}
+		}
+	}
+}
+
+// wait blocks until something above seq may be visible or nothing will come any more.
+func (r *Reader) wait(ctx context.Context, seq uint64, o TailOptions) error {
+	if r.log != nil {
+		w := &r.log.durable
+		if o.Level == Written {
+			w = &r.log.written
+		}
+		return w.waitPast(ctx, seq)
+	}
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		if err := r.refresh(); err != nil {
+			return err
+		}
+		if r.last(o.Level) > seq || !r.Live() {
+			return nil
+		}
+		t.Reset(o.Poll)
+	}
+}
+
+// openWhole reads a segment without using its footer.
+func openWhole(fsys vfs.FS, ref *segRef, run string) (*openSeg, error) {
+	f, err := fsys.OpenRead(ref.path)
+	if err != nil {
+		return nil, missing(ref.path, err)
+	}
+	h, err := segment.ReadHeader(f, ref.path)
+	if err == nil {
+		err = belongs(&h, ref, run)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	prev, err := startOf(f, ref.path, &h)
+	if err == nil && prev == nil {
+		err = &format.Error{Path: ref.path, Offset: h.Size, Why: "start frame is missing", Err: format.ErrCorrupt}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	o := newOpenSeg(ref.path, h, f, *prev)
+	if _, err := o.advance(0); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return o, nil
+}

@@ -1,0 +1,459 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/index"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// Level says how far a reader sees.
+type Level uint8
+
+const (
+	// DefaultLevel is Durable beside the writer and Written elsewhere.
+	DefaultLevel Level = iota
+	// Durable: what no crash can take back.
+	Durable
+	// Written: every whole batch in the file; a power cut can take the last ones back.
+	Written
+)
+
+// Buffer is memory that calls which copy an entry use again. The zero value is ready; it is not safe for concurrent use.
+type Buffer struct {
+	b []byte
+}
+
+func (b *Buffer) size(n int) []byte {
+	if cap(b.b) < n {
+		b.b = make([]byte, max(n, 4096))
+	}
+	return b.b[:n]
+}
+
+// Reader reads a run: a finished one, a crashed one, or one that is being written. It is safe for concurrent use.
+type Reader struct {
+	fsys  vfs.FS
+	dir   string
+	files *files
+	set   func() *segSet
+	log   *Log      // beside the writer
+	ext   *follower // on files alone
+
+	mu       sync.Mutex
+	manifest manifest.Manifest
+	status   manifest.Status
+	warnings []error
+}
+
+// Reader returns the reader that shares the log's memory. It sees what is durable, unless a call asks for more.
+func (l *Log) Reader() *Reader {
+	l.kmu.Lock()
+	defer l.kmu.Unlock()
+	if l.reader == nil {
+		l.reader = &Reader{fsys: l.o.FS, dir: l.o.Dir, files: l.files, set: l.set.Load, log: l, status: manifest.Running}
+	}
+	return l.reader
+}
+
+// Dir is the run's folder.
+func (r *Reader) Dir() string { return r.dir }
+
+// Manifest returns the run's manifest, rebuilt from the segments as far as possible if it was damaged (see Warnings).
+func (r *Reader) Manifest() manifest.Manifest {
+	if r.log != nil {
+		return r.log.Manifest()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.manifest
+}
+
+// Status is the run's status. Running may also mean that the process died and nobody has recovered the run; see Live.
+func (r *Reader) Status() manifest.Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+// Warnings lists damage to derived files (indexes, manifest) that the reader works around in memory.
+func (r *Reader) Warnings() []error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]error(nil), r.warnings...)
+}
+
+func (r *Reader) warn(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.warnings) < 1000 {
+		r.warnings = append(r.warnings, err)
+	}
+}
+
+// last is the last seq that is visible at a level.
+func (r *Reader) last(level Level) uint64 {
+	switch {
+	case r.log != nil && level == Written:
+		return r.log.written.Load()
+	case r.log != nil:
+		return r.log.durable.Load()
+	case r.ext != nil && level == Durable:
+		return r.ext.durable.Load()
+	case r.ext != nil:
+		return r.ext.written.Load()
+	}
+	return ^uint64(0)
+}
+
+// FirstSeq is the first seq that can be read.
+func (r *Reader) FirstSeq() uint64 { return 1 }
+
+// LastSeq is the last seq that can be read now.
+func (r *Reader) LastSeq() uint64 { return r.last(DefaultLevel) }
+
+// Durable is the last seq that is proven durable. For a run of another process it trails the writer by one commit
+// until the writer idles.
+func (r *Reader) Durable() uint64 { return r.last(Durable) }
+
+// find returns the segment that holds seq.
+func (r *Reader) find(seq uint64) (*segRef, error) {
+	set := r.set()
+	lo, hi := 0, len(set.segs)-1 // the first segment whose last seq is at or above seq
+	for lo < hi {
+		mid := (lo + hi) / 2
+		last, err := r.lastOf(set.segs[mid])
+		if err != nil {
+			return nil, err
+		}
+		if last >= seq {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	if hi < 0 {
+		return nil, format.ErrNotFound
+	}
+	return set.segs[lo], nil
+}
+
+func (r *Reader) lastOf(ref *segRef) (uint64, error) {
+	if o := ref.open.Load(); o != nil {
+		return o.lastSeq.Load(), nil
+	}
+	in, err := r.info(ref)
+	if err != nil {
+		return 0, err
+	}
+	if in == nil {
+		return ref.open.Load().lastSeq.Load(), nil
+	}
+	return in.footer.LastSeq, nil
+}
+
+// info returns what is known of a sealed segment. If its footer is damaged but its frames are whole, the segment is
+// read like an open one from then on, and info is nil.
+func (r *Reader) info(ref *segRef) (*sealedInfo, error) {
+	in, err := r.files.loadInfo(ref)
+	if err == nil || !errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrMissingSegment) {
+		return in, err
+	}
+	r.mu.Lock()
+	known := ref.open.Load() != nil
+	r.mu.Unlock()
+	if known {
+		return nil, nil
+	}
+	o, oerr := openDamaged(r.fsys, ref, r.files.run)
+	if oerr != nil {
+		return nil, oerr
+	}
+	r.warn(&format.Error{Path: ref.path, Offset: -1, Why: "the footer is damaged; the segment is read frame by frame", Err: err})
+	ref.open.Store(o)
+	return nil, nil
+}
+
+// openDamaged reads a finished segment whose footer cannot be used. Its last commit must end it.
+func openDamaged(fsys vfs.FS, ref *segRef, run string) (*openSeg, error) {
+	o, err := openWhole(fsys, ref, run)
+	if err != nil {
+		return nil, err
+	}
+	if !o.complete() {
+		o.refs.retire()
+		return nil, &format.Error{Path: ref.path, Offset: o.end.Load(), FirstSeq: o.chain.Seq + 1, Why: "the segment's last commit is missing", Err: format.ErrCorrupt}
+	}
+	return o, nil
+}
+
+// Get copies the entry with this seq into buf and returns a view of the copy, valid until buf is used again. A nil
+// buf allocates. Beside the writer it sees durable entries only. ErrNotFound: seq is 0 or beyond the end.
+func (r *Reader) Get(seq uint64, buf *Buffer) (entry.View, error) {
+	if buf == nil {
+		buf = &Buffer{}
+	}
+	if seq == 0 || seq > r.last(DefaultLevel) {
+		return entry.View{}, r.notFound(seq)
+	}
+	return r.get(seq, buf)
+}
+
+func (r *Reader) notFound(seq uint64) error {
+	return fmt.Errorf("%s: seq %d: %w (the run has 1 to %d)", r.dir, seq, format.ErrNotFound, r.last(DefaultLevel))
+}
+
+func (r *Reader) get(seq uint64, buf *Buffer) (entry.View, error) {
+	ref, err := r.find(seq)
+	if err != nil {
+		return entry.View{}, err
+	}
+	for {
+		if o := ref.open.Load(); o != nil {
+			if !o.refs.acquire() {
+				if ref.open.Load() == o {
+					return entry.View{}, format.ErrClosed
+				}
+				continue // sealed meanwhile
+			}
+			v, err := o.get(seq, buf)
+			o.refs.release()
+			return v, err
+		}
+		m, err := r.files.pinSegment(ref)
+		if err != nil {
+			if in, ierr := r.info(ref); in == nil && ierr == nil {
+				continue // the footer is damaged: read it as an open segment
+			}
+			return entry.View{}, err
+		}
+		v, err := m.get(seq, buf)
+		r.files.unpin(m)
+		return v, err
+	}
+}
+
+// Lookup returns the first seq that carries the key. Besides declared kinds, kind may be "id" or "correlation_id"
+// with the value as UUID text.
+func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
+	no, value, err := r.key(kind, value)
+	if err != nil {
+		return 0, false, err
+	}
+	limit := r.last(DefaultLevel)
+	fp := entry.FingerprintString(no, value)
+	var buf Buffer
+	err = r.candidates(fp, func(ref *segRef) (bool, error) {
+		done, err := r.withSegment(ref, func(s segReader) (bool, error) {
+			found, err := s.firstWith(fp, no, value, limit, &buf)
+			seq = found
+			return found != 0, err
+		})
+		return done, err
+	})
+	return seq, seq != 0, err
+}
+
+// key resolves a kind's name, and turns an id's text into its bytes.
+func (r *Reader) key(kind, value string) (entry.KindNo, string, error) {
+	switch kind {
+	case entry.KindID, entry.KindCorrID:
+		id, err := entry.ParseID(value)
+		if err != nil {
+			return 0, "", err
+		}
+		no, _ := (*entry.Kinds)(nil).No(kind)
+		return no, string(id[:]), nil
+	}
+	kinds, err := r.kinds()
+	if err != nil {
+		return 0, "", err
+	}
+	no, ok := kinds.No(kind)
+	if !ok {
+		return 0, "", fmt.Errorf("%s: %w: %q", r.dir, format.ErrUnknownKind, kind)
+	}
+	return no, value, nil
+}
+
+// kinds are the run's declared kinds.
+func (r *Reader) kinds() (*entry.Kinds, error) {
+	if r.log != nil {
+		return r.log.Kinds(), nil
+	}
+	if r.ext == nil {
+		return &entry.Kinds{}, nil
+	}
+	return r.ext.kinds.Load(), nil
+}
+
+// kindsOf is the inverse of kindList; a list that cannot be is cut where it goes wrong.
+func kindsOf(list []manifest.KeyKind) *entry.Kinds {
+	kinds := &entry.Kinds{}
+	for _, k := range list {
+		more, _, err := kinds.With(k.Name)
+		if err != nil {
+			break
+		}
+		kinds = more
+	}
+	return kinds
+}
+
+// segReader is one segment, open or sealed, while it is pinned.
+type segReader interface {
+	// firstWith returns the first seq up to limit that carries the key, or 0.
+	firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (uint64, error)
+	// allWith calls yield for every entry up to limit that carries the key, ascending, until it returns false.
+	allWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer, yield func(entry.View) bool) (bool, error)
+	scan(q *query, yield func(entry.View) bool) (bool, error)
+}
+
+// withSegment pins a segment and calls use.
+func (r *Reader) withSegment(ref *segRef, use func(segReader) (bool, error)) (done bool, err error) {
+	for {
+		if o := ref.open.Load(); o != nil {
+			if !o.refs.acquire() {
+				if ref.open.Load() == o {
+					return false, format.ErrClosed
+				}
+				continue
+			}
+			defer o.refs.release()
+			return use(o)
+		}
+		m, err := r.files.pinSegment(ref)
+		if err != nil {
+			if in, ierr := r.info(ref); in == nil && ierr == nil {
+				continue
+			}
+			return false, err
+		}
+		defer r.files.unpin(m)
+		return use(m)
+	}
+}
+
+// candidates calls visit for the segments that may hold a key with this fingerprint, in order, until it returns true.
+// Segments that are still open are always visited; for sealed ones, filters are asked first.
+func (r *Reader) candidates(fp uint64, visit func(*segRef) (bool, error)) error {
+	set := r.set()
+	sealed := len(set.segs)
+	for sealed > 0 && set.segs[sealed-1].open.Load() != nil {
+		sealed--
+	}
+	if sealed > 0 {
+		for _, rg := range index.Plan(nil, set.first(), set.segs[sealed-1].number) {
+			if done, err := r.descend(set, rg, fp, visit); done || err != nil {
+				return err
+			}
+		}
+	}
+	for _, ref := range set.segs[sealed:] {
+		if done, err := visit(ref); done || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// descend asks the filter of a range, and if it cannot say no, those of its parts.
+func (r *Reader) descend(set *segSet, rg index.Range, fp uint64, visit func(*segRef) (bool, error)) (bool, error) {
+	if rg.First == rg.Last {
+		return visit(set.byNumber(rg.First))
+	}
+	may, err := r.mayContain(set, rg, fp)
+	if err != nil || !may {
+		return false, err
+	}
+	for _, part := range rg.Children() {
+		if done, err := r.descend(set, part, fp, visit); done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// mayContain asks a filter; a missing or damaged one says "maybe".
+func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, err error) {
+	name := index.FilterName(rg.First, rg.Last)
+	m, err := r.files.pin(name, func(m *mapped) error {
+		var salts []uint64
+		for i := rg.First; i <= rg.Last; i++ {
+			in, err := r.files.loadInfo(set.byNumber(i))
+			if err != nil {
+				return err
+			}
+			salts = append(salts, in.header.Salt)
+		}
+		m.path = filepath.Join(r.dir, name)
+		m.filter, err = index.OpenFilter(r.fsys, m.path, index.FilterWant{First: rg.First, Last: rg.Last, Salts: index.ChainSalts(salts...)})
+		return err
+	})
+	if err != nil {
+		if !errors.Is(err, errNotExist) {
+			r.warn(&format.Error{Path: filepath.Join(r.dir, name), Offset: -1, Why: "filter is not used", Err: err})
+		}
+		return true, nil
+	}
+	defer r.files.unpin(m)
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		rescue(recover(), m.path, &err)
+		if err != nil {
+			r.warn(err)
+			may, err = true, nil
+		}
+	}()
+	return m.filter.MayContain(fp)
+}
+
+// History returns every entry that carries the key, in seq order. A view is valid until the next step. See Lookup for
+// kinds.
+func (r *Reader) History(kind, value string) iter.Seq2[entry.View, error] {
+	return func(yield func(entry.View, error) bool) {
+		no, value, err := r.key(kind, value)
+		if err != nil {
+			yield(entry.View{}, err)
+			return
+		}
+		limit := r.last(DefaultLevel)
+		fp := entry.FingerprintString(no, value)
+		var buf Buffer
+		stopped := false
+		err = r.candidates(fp, func(ref *segRef) (bool, error) {
+			return r.withSegment(ref, func(s segReader) (bool, error) {
+				return s.allWith(fp, no, value, limit, &buf, func(v entry.View) bool {
+					stopped = !yield(v, nil)
+					return !stopped
+				})
+			})
+		})
+		if err == nil && !stopped {
+			err = r.damage()
+		}
+		if err != nil && !stopped {
+			yield(entry.View{}, err)
+		}
+	}
+}
+
+// damage is what ends a damaged run's log, if anything does.
+func (r *Reader) damage() error {
+	if r.ext != nil && r.ext.damage != nil {
+		return r.ext.damage
+	}
+	return nil
+}
+
+// Damage says why the run's log is not whole, or nil. Scans deliver every good entry before it and then this error.
+func (r *Reader) Damage() error { return r.damage() }

@@ -1,0 +1,464 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/index"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// Recovery says what Recover found and did.
+type Recovery struct {
+	Status       manifest.Status
+	LastSeq      uint64
+	DroppedBytes int64 // torn tail, never acknowledged
+	Manifest     manifest.Manifest
+	Damage       error // why the run is quarantined
+}
+
+// Recover brings a run whose process died to its end: it decides from the durable tail how the run ended, and seals
+// it, or quarantines it without changing a byte of its segments. The caller holds the instance's lock. Recovering a
+// run that needs nothing is cheap and changes nothing. An error means that it could not be finished; the entries are
+// all there, and the next attempt begins anew.
+func Recover(fsys vfs.FS, dir string, now int64) (Recovery, error) {
+	for try := 0; ; try++ {
+		rec, err := recoverOnce(fsys, dir, now)
+		if !errors.Is(err, errChanged) || try == 3 {
+			return rec, err
+		}
+	}
+}
+
+func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
+	if q, quarantined, _ := manifest.ReadQuarantine(fsys, dir); quarantined {
+		m, _, _ := manifest.Read(fsys, dir)
+		return Recovery{Status: manifest.Quarantined, Manifest: m, LastSeq: m.LastSeq, Damage: fmt.Errorf("%w: %s", format.ErrQuarantined, q.Reason)}, nil
+	}
+	m, standIn, merr := manifest.Read(fsys, dir)
+	if merr == nil && m.Status.Sealed() {
+		if standIn != nil { // a crash came between the two copies
+			if err := manifest.Write(fsys, dir, m); err != nil {
+				return Recovery{}, err
+			}
+		}
+		return Recovery{Status: m.Status, LastSeq: m.LastSeq, DroppedBytes: m.DroppedBytes, Manifest: m}, nil
+	}
+	if errors.Is(merr, format.ErrVersion) {
+		return Recovery{}, merr
+	}
+	st, err := examine(fsys, dir, func(h *segment.Header) string {
+		if merr != nil {
+			if id, err := manifest.DecodeIdentity("", 0, h.Identity); err == nil {
+				m.Identity = id
+			}
+		}
+		return m.Run
+	})
+	if st != nil {
+		defer st.close()
+	}
+	if err != nil {
+		return Recovery{}, err
+	}
+	if merr != nil && m.Run == "" {
+		if m.Identity, err = anyIdentity(fsys, st.set); err != nil {
+			return Recovery{}, err
+		}
+	}
+	if st.damage != nil {
+		return quarantine(fsys, dir, m, st.damage, now)
+	}
+	return st.seal(fsys, dir, m, now)
+}
+
+// anyIdentity reads the run's identity out of a segment header.
+func anyIdentity(fsys vfs.FS, set *segSet) (manifest.Identity, error) {
+	var last error
+	for _, ref := range set.segs {
+		f, err := fsys.OpenRead(ref.path)
+		if err != nil {
+			return manifest.Identity{}, missing(ref.path, err)
+		}
+		h, err := segment.ReadHeader(f, ref.path)
+		_ = f.Close()
+		if err == nil {
+			return manifest.DecodeIdentity(ref.path, 64, h.Identity)
+		}
+		last = err
+	}
+	return manifest.Identity{}, last
+}
+
+func quarantine(fsys vfs.FS, dir string, m manifest.Manifest, damage *format.Error, now int64) (Recovery, error) {
+	q := manifest.Quarantine{
+		Time: now, Reason: damage.Error(), File: filepath.Base(damage.Path), Offset: damage.Offset,
+		FirstSeq: damage.FirstSeq, LastSeq: damage.LastSeq,
+	}
+	if err := manifest.WriteQuarantine(fsys, dir, q); err != nil {
+		return Recovery{}, err
+	}
+	return Recovery{Status: manifest.Quarantined, Manifest: m, Damage: damage}, nil
+}
+
+// seal gives every open segment its footer and index, and the run its final manifest.
+func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (Recovery, error) {
+	fs := newFiles(fsys, dir, maxOpenFiles, func(error) {})
+	fs.run = m.Run
+	defer fs.closeAll()
+	if err := st.checkSealed(fs); err != nil {
+		if err := st.damaged(err); err != nil {
+			return Recovery{}, err
+		}
+		return quarantine(fsys, dir, m, st.damage, now)
+	}
+	if err := st.trustDisk(fsys); err != nil {
+		return Recovery{}, err
+	}
+	if st.damage != nil {
+		return quarantine(fsys, dir, m, st.damage, now)
+	}
+	if st.halt != nil && m.Halt == nil { // first, since what follows removes the evidence
+		m.Status, m.Halt = manifest.Running, st.halt
+		if err := manifest.Write(fsys, dir, m); err != nil {
+			return Recovery{}, err
+		}
+	}
+	var sha [32]byte
+	if i := len(st.set.segs) - len(st.open); i > 0 {
+		in, err := fs.loadInfo(st.set.segs[i-1])
+		if err != nil {
+			return Recovery{}, err
+		}
+		sha = in.footer.RunSHA
+		if err := settle(fsys, st.set.segs[i-1], in); err != nil {
+			return Recovery{}, err
+		}
+	}
+	for i, o := range st.open {
+		flags, dropped := uint64(0), int64(0)
+		if i == len(st.open)-1 {
+			flags, dropped = segment.FlagRecovered, st.torn
+		}
+		w, err := reopen(fsys, o)
+		if err != nil {
+			return Recovery{}, err
+		}
+		ft, err := sealSegment(w, sha, flags, dropped)
+		if err != nil {
+			return Recovery{}, err
+		}
+		sha = ft.RunSHA
+		ref := st.set.byNumber(o.header.Number)
+		_ = publishSealed(fsys, dir, ref, w, ft) // without its index the segment is whole; readers build it in memory
+		buildFilters(fsys, dir, fs, st.set, o.header.Number, func(error) {})
+	}
+	st.rebuildIndexes(fsys, dir)
+	if err := st.removeExtras(fsys, dir); err != nil {
+		return Recovery{}, err
+	}
+	status, err := st.howEnded(fs)
+	if err != nil {
+		return Recovery{}, err
+	}
+	m.DroppedBytes, m.Ended = 0, nil
+	if m, err = sealedManifest(fs, st.set, m, status); err != nil {
+		return Recovery{}, err
+	}
+	if kinds := st.kinds(fs); len(kinds) > len(m.Kinds) {
+		m.Kinds = kinds
+	}
+	if err := manifest.Write(fsys, dir, m); err != nil {
+		return Recovery{}, err
+	}
+	return Recovery{Status: status, LastSeq: m.LastSeq, DroppedBytes: m.DroppedBytes, Manifest: m}, nil
+}
+
+// reopen opens for writing what examine has read.
+func reopen(fsys vfs.FS, o *openSeg) (*openSeg, error) {
+	f, err := fsys.Open(o.path)
+	if err != nil {
+		return nil, &format.Error{Path: o.path, Offset: -1, Why: "open to seal", Err: err}
+	}
+	old := o.file
+	o.file = f
+	o.refs.done = f.Close
+	_ = old.Close()
+	return o, nil
+}
+
+// trustDisk makes sure that what was read of the in-doubt commits is on the disk and not only in the page cache:
+// after a failed sync the two differ, and a further sync says nothing. It syncs and reads past the cache. Where that
+// is impossible, or fails (the kernel may report an old write-back error only now), it copies the segment to a file
+// whose every byte it writes and syncs itself.
+func (st *state) trustDisk(fsys vfs.FS) error {
+	for i, o := range st.open {
+		if len(o.pending) == 0 {
+			continue
+		}
+		good, last, err := verifyOnDisk(fsys, o)
+		if err != nil {
+			if cerr := copySynced(fsys, o); cerr != nil {
+				return &format.Error{Path: o.path, Offset: -1, Why: "copy the segment in doubt", Err: errors.Join(err, cerr)}
+			}
+			continue
+		}
+		if good >= o.end.Load() {
+			continue
+		}
+		if st.chain.Durable > last.Ordinal { // a later segment vouches for what the disk does not hold
+			st.damage = &format.Error{Path: o.path, Offset: good, FirstSeq: last.Seq + 1, LastSeq: o.chain.Seq, Err: format.ErrCorrupt,
+				Why: fmt.Sprintf("commit %d was durable and is not on the disk", last.Ordinal+1)}
+			return nil
+		}
+		return st.shorten(fsys, i, good)
+	}
+	return nil
+}
+
+func verifyOnDisk(fsys vfs.FS, o *openSeg) (good int64, last segment.Chain, err error) {
+	f, err := fsys.Open(o.path)
+	if err != nil {
+		return 0, last, err
+	}
+	err = f.Datasync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return 0, last, err
+	}
+	return uncachedEnd(o)
+}
+
+// uncachedEnd verifies the unproven commits against the disk and returns the end of those that are there, and the
+// state that they leave.
+func uncachedEnd(o *openSeg) (int64, segment.Chain, error) {
+	from := o.pending[0].from
+	chain := o.pending[0].before
+	b := make([]byte, o.end.Load()-from)
+	n, err := o.file.ReadAtUncached(b, from)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, chain, err
+	}
+	b = b[:n]
+	at := int64(0)
+	for at < int64(len(b)) {
+		batch, err := segment.ReadBatch(b[at:], o.header.Salt, from+at, chain)
+		if err != nil {
+			break
+		}
+		chain = batch.Next
+		at = batch.Commit.End() - from
+	}
+	return from + at, chain, nil
+}
+
+// shorten reads segment i again up to where the disk agrees; everything behind was never durable.
+func (st *state) shorten(fsys vfs.FS, i int, good int64) error {
+	o := st.open[i]
+	f, err := fsys.OpenRead(o.path)
+	if err != nil {
+		return &format.Error{Path: o.path, Offset: -1, Why: "open", Err: err}
+	}
+	n := newOpenSeg(o.path, o.header, f, o.prev)
+	if _, err := n.advance(good); err != nil {
+		return err
+	}
+	ref := st.set.byNumber(o.header.Number)
+	ref.open.Store(n)
+	for _, later := range st.open[i+1:] {
+		st.extra = append(st.extra, later.path)
+		later.refs.retire()
+	}
+	o.refs.retire()
+	st.torn += o.end.Load() - good
+	st.open = append(st.open[:i:i], n)
+	st.set.segs = st.set.segs[:o.header.Number-st.set.first()+1]
+	st.chain = n.chain
+	return nil
+}
+
+// copySynced replaces a segment by a copy whose bytes this process has written and synced itself.
+func copySynced(fsys vfs.FS, o *openSeg) error {
+	end := o.end.Load()
+	tmp := o.path + ".tmp"
+	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, errNotExist) {
+		return err
+	}
+	f, err := fsys.Create(tmp)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, min(windowSize, end))
+	for off := int64(0); off < end && err == nil; {
+		n := int(min(int64(len(buf)), end-off))
+		if _, err = o.file.ReadAt(buf[:n], off); err == nil {
+			_, err = f.WriteAt(buf[:n], off)
+		}
+		off += int64(n)
+	}
+	if err == nil {
+		err = sameContent(f, tmp, o, end)
+	}
+	if err == nil {
+		err = f.Truncate(max(end, o.header.PlannedSize)) // a segment that is shorter than planned counts as damaged
+	}
+	if err == nil {
+		err = f.Datasync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = fsys.Rename(tmp, o.path)
+	}
+	if err == nil {
+		err = fsys.SyncDir(filepath.Dir(o.path))
+	}
+	return err
+}
+
+// errChanged: a segment read differently the second time, as when the kernel drops pages that it could not write back.
+var errChanged = errors.New("the segment changed while it was copied")
+
+// sameContent checks that a copy holds every batch that was counted.
+func sameContent(f vfs.File, path string, o *openSeg, end int64) error {
+	c := newOpenSeg(path, o.header, f, o.prev)
+	if _, err := c.advance(end); err != nil && !errors.Is(err, format.ErrCorrupt) {
+		return err
+	}
+	if c.chain.Value != o.chain.Value {
+		return errChanged
+	}
+	return nil
+}
+
+// removeExtras removes what does not belong to a sealed run: spares, the detached halt record (its content is kept in
+// the manifest), and unfinished files.
+func (st *state) removeExtras(fsys vfs.FS, dir string) error {
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range names {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			st.extra = append(st.extra, filepath.Join(dir, e.Name()))
+		}
+	}
+	slices.Sort(st.extra)
+	for _, path := range slices.Backward(st.extra) { // the highest number first, and each for good, so that no crash leaves a gap
+		if err := fsys.Remove(path); err != nil && !errors.Is(err, errNotExist) {
+			return &format.Error{Path: path, Offset: -1, Why: "remove what is not part of the run", Err: err}
+		}
+		if err := fsys.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return fsys.SyncDir(dir)
+}
+
+// howEnded is Ended if the run's last entry is RunEnded, else CrashedRecovered.
+func (st *state) howEnded(fs *files) (manifest.Status, error) {
+	if st.chain.Seq == 0 {
+		return manifest.CrashedRecovered, nil
+	}
+	r := &Reader{fsys: fs.fsys, dir: fs.dir, files: fs, set: func() *segSet { return st.set }}
+	v, err := r.get(st.chain.Seq, &Buffer{})
+	if err != nil {
+		return "", err
+	}
+	if v.Topic() == entry.TopicEnded && v.Type() == entry.TypeEnded {
+		return manifest.Ended, nil
+	}
+	return manifest.CrashedRecovered, nil
+}
+
+// kinds are the declared kinds as the last segment that was started knows them: each repeats all that were declared
+// before.
+func (st *state) kinds(fs *files) []manifest.KeyKind {
+	for i := len(st.set.segs) - 1; i >= 0; i-- {
+		ref := st.set.segs[i]
+		if ref.open.Load() != nil {
+			continue
+		}
+		m, err := fs.pinSegment(ref)
+		if err != nil {
+			return nil
+		}
+		list := kindList(m.index().Dict().Kinds())
+		started := m.info.footer.ContentEnd > m.info.header.Size
+		fs.unpin(m)
+		if started {
+			return list
+		}
+	}
+	return nil
+}
+
+// checkSealed checks that the sealed segments are the run's, all of them and in order, as far as their headers and
+// footers tell.
+func (st *state) checkSealed(fs *files) error {
+	var prev *sealedInfo
+	for _, ref := range st.set.segs[:len(st.set.segs)-len(st.open)] {
+		in, err := fs.loadInfo(ref)
+		if err != nil {
+			return err
+		}
+		if prev != nil && (!prev.footer.Continues() || prev.footer.NextSalt != in.header.Salt) {
+			return &format.Error{Path: ref.path, Offset: 16, FirstSeq: prev.footer.LastSeq + 1, Why: "not the segment that the one before names",
+				Err: format.ErrMissingSegment}
+		}
+		prev = in
+	}
+	return nil
+}
+
+// settle makes a footer durable that its writer may have been killed over, or whose sync may have failed: it is
+// written again.
+func settle(fsys vfs.FS, ref *segRef, in *sealedInfo) error {
+	f, err := fsys.Open(ref.path)
+	if err == nil {
+		if err = writeFooter(f, &in.footer, in.header.Salt); err == nil {
+			return f.Close()
+		}
+		_ = f.Close()
+	}
+	return &format.Error{Path: ref.path, Offset: in.footer.ContentEnd, Why: "make the footer durable", Err: err}
+}
+
+// rebuildIndexes writes the indexes and filters that a crash has kept from being written. They only save time, so
+// trouble is ignored.
+func (st *state) rebuildIndexes(fsys vfs.FS, dir string) {
+	fs := newFiles(fsys, dir, maxOpenFiles, func(error) {}) // maps what is on the disk by now
+	defer fs.closeAll()
+	absent := func(name string) bool {
+		_, err := fsys.Stat(filepath.Join(dir, name))
+		return errors.Is(err, errNotExist)
+	}
+	for _, ref := range st.set.segs {
+		if !absent(index.FileName(ref.number)) {
+			continue
+		}
+		if in, err := fs.loadInfo(ref); err == nil {
+			if o, err := rebuild(fsys, ref.path, in); err == nil {
+				_ = writeIndex(fsys, dir, o, &in.footer)
+			}
+		}
+	}
+	for _, ref := range st.set.segs {
+		for _, r := range index.Due(ref.number) {
+			if absent(index.FilterName(r.First, r.Last)) {
+				buildFilter(fsys, dir, fs, st.set, r, func(error) {})
+			}
+		}
+	}
+}

@@ -1,0 +1,473 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"runtime/debug"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/segment"
+)
+
+// TimeField says which of an entry's times a scan's bounds are about.
+type TimeField uint8
+
+const (
+	// ByPublish bounds ts_publish, which increases with seq: segments and parts of them are skipped.
+	ByPublish TimeField = iota
+	// ByInit bounds ts_init, the messages' own time, in no particular order: segments are skipped by their bounds.
+	ByInit
+)
+
+// ScanOptions select entries. The zero value selects all.
+type ScanOptions struct {
+	From, To     uint64 // inclusive; To 0: to the end. A To beyond the end is cut, From > To is empty, From 0 is 1
+	Reverse      bool   // newest first
+	Topic, Type  string // "": any
+	Since, Until int64  // ns, inclusive; 0: open
+	By           TimeField
+	Level        Level // how far the scan sees
+}
+
+// query is a scan with its bounds resolved.
+type query struct {
+	ScanOptions
+	limit uint64
+}
+
+func (q *query) matches(v *entry.View) bool {
+	if q.Topic != "" && v.Topic() != q.Topic || q.Type != "" && v.Type() != q.Type {
+		return false
+	}
+	if q.Since == 0 && q.Until == 0 {
+		return true
+	}
+	ts := v.TsPublish()
+	if q.By == ByInit {
+		ts = v.TsInit()
+	}
+	return (q.Since == 0 || ts >= q.Since) && (q.Until == 0 || ts <= q.Until)
+}
+
+// past reports whether no later entry (in scan direction) can match.
+func (q *query) past(v *entry.View) bool {
+	if q.By != ByPublish {
+		return false
+	}
+	if q.Reverse {
+		return q.Since != 0 && v.TsPublish() < q.Since
+	}
+	return q.Until != 0 && v.TsPublish() > q.Until
+}
+
+// skips reports whether a segment with these bounds holds nothing that matches.
+func (q *query) skips(minInit, maxInit, minPublish, maxPublish int64) bool {
+	lo, hi := minPublish, maxPublish
+	if q.By == ByInit {
+		lo, hi = minInit, maxInit
+	}
+	return q.Since != 0 && hi < q.Since || q.Until != 0 && lo > q.Until
+}
+
+// Scan returns the selected entries in seq order, or backwards. Batches are verified by their commits' digests,
+// partly scanned ones frame by frame. A view is valid until the next step. An error comes last, after every good
+// entry before it.
+func (r *Reader) Scan(o ScanOptions) iter.Seq2[entry.View, error] {
+	return func(yield func(entry.View, error) bool) {
+		stopped := false
+		err := r.scan(o, func(v entry.View) bool {
+			stopped = !yield(v, nil)
+			return !stopped
+		})
+		if err != nil && !stopped {
+			yield(entry.View{}, err)
+		}
+	}
+}
+
+func (r *Reader) scan(o ScanOptions, yield func(entry.View) bool) error {
+	q := query{ScanOptions: o, limit: r.last(o.Level)}
+	if q.From == 0 {
+		q.From = 1
+	}
+	whole := q.To == 0 || q.To >= q.limit
+	if q.To == 0 || q.To > q.limit {
+		q.To = q.limit
+	}
+	if q.Reverse && whole {
+		if err := r.damage(); err != nil { // what stands at the end is unknown: say so before anything older
+			return err
+		}
+	}
+	if q.From <= q.To {
+		if done, err := r.scanSegments(&q, yield); done || err != nil {
+			return err
+		}
+	}
+	if whole && !q.Reverse {
+		return r.damage()
+	}
+	return nil
+}
+
+func (r *Reader) scanSegments(q *query, yield func(entry.View) bool) (done bool, err error) {
+	set := r.set()
+	if len(set.segs) == 0 {
+		return false, nil
+	}
+	at := q.From
+	if q.Reverse {
+		at = q.To
+	}
+	first, err := r.find(at)
+	if err != nil {
+		return false, err
+	}
+	step, end := 1, len(set.segs)
+	if q.Reverse {
+		step, end = -1, -1
+	}
+	for i := int(first.number - set.first()); i != end; i += step {
+		done, err := r.withSegment(set.segs[i], func(s segReader) (bool, error) { return s.scan(q, yield) })
+		if done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+// source is one segment's bytes for a scan.
+type source struct {
+	path     string
+	salt     uint64
+	dict     *entry.Dict
+	first    int64 // offset of the first frame
+	end      int64 // behind the last commit
+	firstSeq uint64
+	lastSeq  uint64
+	// at returns bytes from off on; with more, more of them than before, if there are.
+	at func(off int64, more bool) ([]byte, error)
+	// offset returns where the entry's frame begins.
+	offset func(seq uint64) (int64, error)
+	// get reads one entry, for searching by time.
+	get func(seq uint64) (entry.View, error)
+}
+
+func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
+	ft := &m.info.footer
+	if ft.Entries == 0 || ft.LastSeq < q.From || ft.FirstSeq > q.To {
+		return false, nil
+	}
+	if q.skips(ft.MinInit, ft.MaxInit, ft.MinPublish, ft.MaxPublish) {
+		return false, nil
+	}
+	if (q.Topic != "" || q.Type != "") && !m.index().HasRoute(q.Topic, q.Type) {
+		return false, nil
+	}
+	s := source{
+		path: m.path, salt: m.salt, dict: m.index().Dict(), first: m.info.header.Size, end: ft.ContentEnd, firstSeq: ft.FirstSeq, lastSeq: ft.LastSeq,
+		at: func(off int64, more bool) ([]byte, error) {
+			if more {
+				return nil, nil
+			}
+			return m.bytes[off:], nil
+		},
+		offset: m.locateEntry,
+		get: func(seq uint64) (entry.View, error) {
+			v, _, _, err := m.view(seq)
+			return v, err
+		},
+	}
+	return s.run(q, yield)
+}
+
+func (o *openSeg) scan(q *query, yield func(entry.View) bool) (bool, error) {
+	last, end := o.lastSeq.Load(), int64(0)
+	if end = o.end.Load(); last < o.firstSeq || last < q.From || o.firstSeq > q.To {
+		return false, nil
+	}
+	if (q.Topic != "" || q.Type != "") && !hasRoute(o.dict, q.Topic, q.Type) {
+		return false, nil
+	}
+	w := window{f: o.file, limit: end}
+	var buf Buffer
+	s := source{
+		path: o.path, salt: o.header.Salt, dict: o.dict, first: o.header.Size, end: end, firstSeq: o.firstSeq, lastSeq: last,
+		at: func(off int64, more bool) ([]byte, error) {
+			if more && w.eof && w.off == off {
+				return nil, nil
+			}
+			return w.at(off, more)
+		},
+		offset: func(seq uint64) (int64, error) {
+			_, off, err := o.read(seq, &buf)
+			return off, err
+		},
+		get: func(seq uint64) (entry.View, error) { return o.get(seq, &buf) },
+	}
+	return s.run(q, yield)
+}
+
+// run scans the part of the segment that the query is about.
+func (s *source) run(q *query, yield func(entry.View) bool) (done bool, err error) {
+	inside := true // in library code, where a fault in a mapping is ours to report
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if inside {
+			rescue(recover(), s.path, &err)
+		}
+	}()
+	deliver := func(v entry.View) bool {
+		if !q.matches(&v) {
+			return !q.past(&v)
+		}
+		inside = false
+		more := yield(v)
+		inside = true
+		return more
+	}
+	from, to := max(q.From, s.firstSeq), min(q.To, s.lastSeq)
+	if q.By == ByPublish && !q.Reverse && q.Since != 0 {
+		if from, err = s.searchTime(from, to, q.Since); err != nil || from > to {
+			return false, err
+		}
+	}
+	if q.Reverse {
+		return s.backward(from, to, deliver)
+	}
+	return s.forward(from, to, deliver)
+}
+
+// searchTime returns the first seq in from..to whose publish time is at or after ts, or to+1.
+func (s *source) searchTime(from, to uint64, ts int64) (uint64, error) {
+	lo, hi := from, to+1
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		v, err := s.get(mid)
+		if err != nil {
+			return 0, err
+		}
+		if v.TsPublish() >= ts {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return lo, nil
+}
+
+// forward scans from..to: frame by frame up to the end of the first batch if it begins inside it, then batch by batch.
+func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, error) {
+	off := s.first
+	var chain segment.Chain
+	if from == s.firstSeq {
+		b, err := s.at(off, false)
+		if err != nil {
+			return false, s.readError(off, from, err)
+		}
+		start, ok := segment.DecodeStart(b, s.salt, off)
+		if !ok {
+			return false, s.corrupt(off, from, 0, "start frame does not validate")
+		}
+		chain = start.Prev
+	} else {
+		var err error
+		if off, err = s.offset(from); err != nil {
+			return false, err
+		}
+		var done bool
+		if off, chain, done, err = s.frames(off, from, to, deliver); done || err != nil {
+			return done, err
+		}
+	}
+	for off < s.end && chain.Seq < to {
+		b, err := s.at(off, false)
+		var batch segment.Batch
+		for err == nil {
+			if batch, err = segment.ReadBatch(b, s.salt, off, chain); !segment.IsShort(err) {
+				break
+			}
+			var more []byte
+			if more, err = s.at(off, true); len(more) == 0 && err == nil {
+				err = &segment.Stop{Offset: off, Why: "batch goes beyond the segment"}
+				break
+			}
+			b = more
+		}
+		var stop *segment.Stop
+		if errors.As(err, &stop) {
+			// Deliver what is good in front of the damage, then name it.
+			if _, _, done, ferr := s.frames(off, chain.Seq+1, to, deliver); done || ferr != nil {
+				return done, ferr
+			}
+			err := &format.Error{Path: s.path, Offset: stop.Offset, FirstSeq: chain.Seq + 1, Why: stop.Why, Err: format.ErrCorrupt}
+			if stop.Unknown {
+				err.Err = format.ErrVersion
+			}
+			return false, err
+		}
+		if err != nil {
+			return false, s.readError(off, chain.Seq+1, err)
+		}
+		if done, err := s.batch(&batch, to, deliver); done || err != nil {
+			return done, err
+		}
+		chain, off = batch.Next, batch.Commit.End()
+	}
+	return false, nil
+}
+
+// batch delivers the entries of a verified batch.
+func (s *source) batch(b *segment.Batch, to uint64, deliver func(entry.View) bool) (bool, error) {
+	seq := b.Commit.FirstSeq
+	for at := int64(0); at < int64(len(b.Raw)) && seq <= to; {
+		f, err := segment.Next(b.Raw, s.salt, b.Commit.BatchStart, at)
+		if err != nil {
+			return false, locate(err, s.path)
+		}
+		if f.IsEntry() {
+			v, err := entry.ParseView(s.dict, seq, f.Flags(), f.Body)
+			if err != nil {
+				return false, &format.Error{Path: s.path, Offset: f.Offset, FirstSeq: seq, Err: err}
+			}
+			if !deliver(v) {
+				return true, nil
+			}
+			seq++
+		}
+		at += f.Size
+	}
+	return false, nil
+}
+
+// frames delivers entries from off on, verifying each frame by itself, up to the next commit, and returns where and
+// in which state that leaves the log.
+func (s *source) frames(off int64, seq, to uint64, deliver func(entry.View) bool) (int64, segment.Chain, bool, error) {
+	for off < s.end {
+		f, err := s.frame(off, seq)
+		if err != nil {
+			return off, segment.Chain{}, false, err
+		}
+		if f.IsEntry() {
+			if seq > to {
+				return off, segment.Chain{}, true, nil
+			}
+			v, err := entry.ParseView(s.dict, seq, f.Flags(), f.Body)
+			if err != nil {
+				return off, segment.Chain{}, false, &format.Error{Path: s.path, Offset: off, FirstSeq: seq, Err: err}
+			}
+			if !deliver(v) {
+				return off, segment.Chain{}, true, nil
+			}
+			seq++
+		}
+		if f.Kind == segment.KindCommit {
+			c, ok := segment.DecodeCommit(&f)
+			if !ok {
+				return off, segment.Chain{}, false, s.corrupt(off, seq, 0, "commit does not validate")
+			}
+			if c.LastSeq != seq-1 {
+				return off, segment.Chain{}, false, s.corrupt(off, seq, 0, fmt.Sprintf("commit ends at seq %d", c.LastSeq))
+			}
+			return c.End(), segment.Chain{Ordinal: c.Ordinal, Seq: c.LastSeq, Value: c.Chain, Durable: c.Durable}, false, nil
+		}
+		off += f.Size
+	}
+	return off, segment.Chain{Seq: seq - 1}, false, nil
+}
+
+// frame reads and verifies one frame.
+func (s *source) frame(off int64, seq uint64) (segment.Frame, error) {
+	b, err := s.at(off, false)
+	for {
+		if err != nil {
+			return segment.Frame{}, s.readError(off, seq, err)
+		}
+		f, ferr := segment.ReadFrame(s.path, b, s.salt, off, seq)
+		if !segment.IsShort(ferr) {
+			return f, ferr
+		}
+		if b, err = s.at(off, true); len(b) == 0 && err == nil {
+			return f, s.corrupt(off, seq, 0, "frame goes beyond the segment")
+		}
+	}
+}
+
+// backStep is how many entries a backward scan finds its way through at a time.
+const backStep = 64
+
+// backward scans to..from, newest first, verifying each frame by itself.
+func (s *source) backward(from, to uint64, deliver func(entry.View) bool) (bool, error) {
+	var offs [backStep]int64
+	for to >= from {
+		lo := from
+		if to-from >= backStep {
+			lo = to - backStep + 1
+		}
+		off, err := s.offset(lo)
+		if err != nil {
+			return s.oneByOne(lo, to, deliver, err)
+		}
+		n := 0
+		for seq := lo; seq <= to; {
+			f, err := s.frame(off, seq)
+			if err != nil {
+				return s.oneByOne(lo, to, deliver, err)
+			}
+			if f.IsEntry() {
+				offs[n] = off
+				n++
+				seq++
+			}
+			off += f.Size
+		}
+		for i := n - 1; i >= 0; i-- {
+			seq := lo + uint64(i)
+			f, err := s.frame(offs[i], seq)
+			if err != nil {
+				return false, err
+			}
+			v, err := entry.ParseView(s.dict, seq, f.Flags(), f.Body)
+			if err != nil {
+				return false, &format.Error{Path: s.path, Offset: offs[i], FirstSeq: seq, Err: err}
+			}
+			if !deliver(v) {
+				return true, nil
+			}
+		}
+		if lo == from {
+			break
+		}
+		to = lo - 1
+	}
+	return false, nil
+}
+
+// oneByOne delivers what can be read of lo..to, newest first, when something in there is damaged, and then the error.
+func (s *source) oneByOne(lo, to uint64, deliver func(entry.View) bool, damage error) (bool, error) {
+	for seq := to; seq >= lo; seq-- {
+		v, err := s.get(seq)
+		if err != nil {
+			return false, err
+		}
+		if !deliver(v) {
+			return true, nil
+		}
+	}
+	return false, damage
+}
+
+func (s *source) corrupt(off int64, first, last uint64, why string) error {
+	return &format.Error{Path: s.path, Offset: off, FirstSeq: first, LastSeq: last, Why: why, Err: format.ErrCorrupt}
+}
+
+func (s *source) readError(off int64, seq uint64, err error) error {
+	var fe *format.Error
+	if errors.As(err, &fe) {
+		return err
+	}
+	return &format.Error{Path: s.path, Offset: off, FirstSeq: seq, Why: "read", Err: err}
+}
