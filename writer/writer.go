@@ -1,0 +1,662 @@
+package writer
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+)
+
+// Writer is the queue in front of a log. All methods are safe for concurrent use.
+type Writer struct {
+	o   Options
+	log Log
+
+	accepted atomic.Uint64         // written under mu
+	dead     atomic.Pointer[error] // set once, under mu: what every later call returns
+
+	mu      sync.Mutex
+	fill    *entry.Batch // what waits for the next commit
+	lastPub int64        // publish time of the last accepted entry
+	queue   []*waiter    // submitters that wait for room, in order
+	parked  bool         // the goroutine sleeps until somebody wakes it
+	phase   phase
+
+	lead leadLock // held by whoever works on the log
+	// Guarded by lead:
+	taking   *entry.Batch // what is being committed
+	taken    int          // items of taking that are written
+	nextSeq  uint64       // seq of item taken
+	failed   error        // from the log
+	lastSync time.Time
+	sealing  bool // Log.Seal was called: it has ended the log, whether it succeeded or not
+
+	commits atomic.Uint64 // odd while a commit is in the disk
+
+	wmu     sync.Mutex
+	waiting []*waiter // for durability
+
+	waiters sync.Pool // of *waiter; not shared between writers, since a channel belongs to its synctest bubble
+
+	wake     chan struct{} // cap 1: work for the goroutine, now
+	halting  chan struct{} // closed when the run halts
+	done     chan struct{} // closed when nothing more will happen
+	watching chan struct{} // cap 1: work for the watchdog
+	closeErr error         // valid when done is closed
+	last     *entry.Draft  // what Close ends the run with
+}
+
+// leadLock is a mutex that is held for as long as a disk takes. It is a channel so that synctest sees who waits for
+// it as blocked.
+type leadLock chan struct{}
+
+func (l leadLock) Lock()   { l <- struct{}{} }
+func (l leadLock) Unlock() { <-l }
+
+func (l leadLock) TryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+type phase uint8
+
+const (
+	phaseOpen phase = iota
+	phaseClosing
+	phaseSealing // everything is durable and the seal is under way: too late for a stall to halt the run
+	phaseHalted
+	phaseClosed
+)
+
+// waiter is a caller that is blocked.
+type waiter struct {
+	seq uint64
+	ch  chan struct{} // cap 1
+}
+
+func (w *Writer) newWaiter(seq uint64) *waiter {
+	me, ok := w.waiters.Get().(*waiter)
+	if !ok {
+		return &waiter{seq: seq, ch: make(chan struct{}, 1)}
+	}
+	me.seq = seq
+	select {
+	case <-me.ch:
+	default:
+	}
+	return me
+}
+
+// New starts a writer on a log whose last entry has seq lastSeq. maxBatch bounds the drafts of one commit, in bytes.
+func New(log Log, lastSeq uint64, maxBatch int, o Options) (*Writer, error) {
+	if err := o.resolve(maxBatch); err != nil {
+		return nil, err
+	}
+	w := &Writer{
+		o: o, log: log, fill: &entry.Batch{}, taking: &entry.Batch{}, nextSeq: lastSeq + 1,
+		lead: make(leadLock, 1), wake: make(chan struct{}, 1), halting: make(chan struct{}), done: make(chan struct{}), watching: make(chan struct{}, 1),
+	}
+	w.accepted.Store(lastSeq)
+	w.lastPub = math.MinInt64
+	w.lastSync = time.Now()
+	if !o.Synchronous && !o.Manual {
+		go w.run()
+		if o.WarnAfter > 0 || o.HaltAfter > 0 {
+			go w.watch()
+		}
+	}
+	return w, nil
+}
+
+// Accepted is the last seq that was given out.
+func (w *Writer) Accepted() uint64 { return w.accepted.Load() }
+
+// Written is the last seq that is in the file.
+func (w *Writer) Written() uint64 { return w.log.Written().Load() }
+
+// Durable is the last seq that no crash can take back.
+func (w *Writer) Durable() uint64 { return w.log.Durable().Load() }
+
+// Done is closed when a Close, or the end of a halted run, has been carried out.
+func (w *Writer) Done() <-chan struct{} { return w.done }
+
+// Err returns nil, the *HaltError, or ErrClosed.
+func (w *Writer) Err() error {
+	if e := w.dead.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// Submit accepts a draft: it copies it, gives it the next seq and the time, and returns. The entry is not durable
+// yet. A draft that breaks a limit is refused with ErrInvalid, and nothing is written. If the queue is full, Submit
+// waits its turn.
+func (w *Writer) Submit(d *entry.Draft) (uint64, error) {
+	if e := w.dead.Load(); e != nil {
+		return 0, *e
+	}
+	kinds := w.log.Kinds()
+	if err := d.Check(kinds, w.o.MaxPayload); err != nil {
+		return 0, err
+	}
+	if len(d.Topic) >= len(entry.LifecyclePrefix) && strings.HasPrefix(d.Topic, entry.LifecyclePrefix) {
+		return 0, fmt.Errorf("%w: topics under %q are runlog's own", format.ErrInvalid, entry.LifecyclePrefix)
+	}
+	return w.submit(d, kinds)
+}
+
+// SubmitOwn submits a lifecycle entry.
+func (w *Writer) SubmitOwn(d *entry.Draft) (uint64, error) { return w.submit(d, w.log.Kinds()) }
+
+func (w *Writer) submit(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
+	w.mu.Lock()
+	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(d) {
+		return w.submitSlow(d, kinds)
+	}
+	seq, err := w.put(d, kinds)
+	wake := w.parked
+	w.parked = false
+	w.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	if wake {
+		w.kick()
+	}
+	if w.o.Synchronous {
+		return seq, w.commitNow()
+	}
+	return seq, nil
+}
+
+// full reports whether the draft has to wait. It is called with mu held.
+func (w *Writer) full(d *entry.Draft) bool {
+	n := w.fill.Len()
+	return n > 0 && (n >= w.o.QueueEntries || w.fill.Bytes()+d.Size() > w.o.QueueBytes)
+}
+
+// put accepts the draft. It is called with mu held.
+func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
+	var now int64
+	if w.o.KeepPublish && d.TsPublish != 0 {
+		if now = d.TsPublish; now <= w.lastPub {
+			return 0, fmt.Errorf("%w: ts_publish %d does not come after %d, the one before", format.ErrInvalid, now, w.lastPub)
+		}
+	} else {
+		now = max(w.o.Clock.Now(), w.lastPub+1)
+	}
+	w.lastPub = now
+	w.fill.Add(d, kinds, now)
+	seq := w.accepted.Load() + 1
+	w.accepted.Store(seq)
+	return seq, nil
+}
+
+// submitSlow waits for room, in order. It is called with mu held and releases it.
+func (w *Writer) submitSlow(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
+	if w.phase != phaseOpen {
+		w.mu.Unlock()
+		return 0, w.Err()
+	}
+	if w.o.Manual {
+		w.mu.Unlock()
+		return 0, errQueueFull
+	}
+	me := w.newWaiter(0)
+	w.queue = append(w.queue, me)
+	w.parked = false
+	w.mu.Unlock()
+	w.kick()
+	if w.o.Synchronous {
+		if err := w.commitNow(); err != nil {
+			return 0, err
+		}
+	}
+	for {
+		select {
+		case <-me.ch:
+		case <-w.halting:
+		}
+		w.mu.Lock()
+		if w.phase != phaseOpen {
+			w.leaveQueue(me)
+			w.mu.Unlock()
+			w.waiters.Put(me)
+			return 0, w.Err()
+		}
+		if w.queue[0] == me && !w.full(d) {
+			break
+		}
+		w.mu.Unlock()
+	}
+	seq, err := w.put(d, kinds)
+	w.leaveQueue(me)
+	w.mu.Unlock()
+	w.waiters.Put(me)
+	if err == nil && w.o.Synchronous {
+		err = w.commitNow()
+	}
+	return seq, err
+}
+
+// leaveQueue takes a submitter out and lets the next one look. It is called with mu held.
+func (w *Writer) leaveQueue(me *waiter) {
+	for i, q := range w.queue {
+		if q == me {
+			w.queue = append(w.queue[:i], w.queue[i+1:]...)
+			break
+		}
+	}
+	w.nextInQueue()
+}
+
+func (w *Writer) nextInQueue() {
+	if len(w.queue) > 0 {
+		select {
+		case w.queue[0].ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *Writer) kick() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Flush asks for what was submitted so far to be committed without waiting for CommitDelay. It does not wait either.
+func (w *Writer) Flush() { w.kick() }
+
+// Append submits a draft and waits until it is durable. If ctx ends first, the entry stays, and its seq is returned
+// beside the error.
+func (w *Writer) Append(ctx context.Context, d *entry.Draft) (uint64, error) {
+	seq, err := w.Submit(d)
+	if err != nil {
+		return seq, err
+	}
+	return seq, w.WaitDurable(ctx, seq)
+}
+
+// WaitDurable returns nil when seq is durable. A halt ends the wait with its error. If ctx cannot be cancelled, the
+// caller may commit on its own goroutine, and then a hung disk holds it until the disk answers.
+func (w *Writer) WaitDurable(ctx context.Context, seq uint64) error {
+	if w.Durable() >= seq {
+		return nil
+	}
+	if seq > w.Accepted() {
+		return fmt.Errorf("%w: seq %d has not been submitted, the last one is %d", format.ErrInvalid, seq, w.Accepted())
+	}
+	if w.o.Sync == SyncNever {
+		return ErrNotDurable
+	}
+	mayLead := ctx.Done() == nil && w.o.Sync == SyncEachCommit && !w.o.Manual || w.o.Synchronous
+	if !mayLead && w.o.Sync == SyncEachCommit {
+		defer w.handOver()
+	}
+	for w.Durable() < seq {
+		if err := w.Err(); err != nil && err != format.ErrClosed {
+			return err
+		}
+		if mayLead && w.lead.TryLock() {
+			w.commitAsLeader(seq)
+			continue
+		}
+		me := w.newWaiter(seq)
+		w.wmu.Lock()
+		w.waiting = append(w.waiting, me)
+		w.wmu.Unlock()
+		if mayLead && w.lead.TryLock() { // whoever led may have finished before it could see us
+			w.leaveWaiting(me)
+			w.commitAsLeader(seq)
+			continue
+		}
+		if !mayLead && w.o.Sync == SyncEachCommit {
+			w.kick()
+		}
+		if w.Durable() >= seq {
+			w.leaveWaiting(me)
+			return nil
+		}
+		select {
+		case <-me.ch:
+		case <-w.halting:
+		case <-w.done:
+			w.leaveWaiting(me)
+			if w.Durable() >= seq {
+				return nil
+			}
+			return w.Err()
+		case <-ctx.Done():
+			w.leaveWaiting(me)
+			if mayLead {
+				w.handOver() // it may have been this one's turn
+			}
+			return ctx.Err()
+		}
+		w.leaveWaiting(me)
+	}
+	return nil
+}
+
+// commitAsLeader commits until seq is durable or the log has failed, with lead held, and then hands over.
+func (w *Writer) commitAsLeader(seq uint64) {
+	for w.Durable() < seq {
+		if more, err := w.step(); err != nil || !more {
+			break
+		}
+	}
+	if w.o.Synchronous && w.failed == nil && w.Durable() < seq { // no goroutine will come round to it
+		w.failed = w.log.Sync()
+	}
+	err := w.failed
+	w.lead.Unlock()
+	if err != nil {
+		w.halt(err)
+	}
+	w.handOver()
+}
+
+// handOver wakes one waiter whose seq is not durable yet, so that it can lead.
+func (w *Writer) handOver() {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	w.release()
+	if len(w.waiting) > 0 {
+		select {
+		case w.waiting[0].ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wakeDurable wakes those whose seq is durable.
+func (w *Writer) wakeDurable() {
+	w.wmu.Lock()
+	w.release()
+	w.wmu.Unlock()
+}
+
+// release is wakeDurable with wmu held.
+func (w *Writer) release() {
+	durable := w.Durable()
+	rest := w.waiting[:0]
+	for _, x := range w.waiting {
+		if x.seq <= durable {
+			select {
+			case x.ch <- struct{}{}:
+			default:
+			}
+		} else {
+			rest = append(rest, x)
+		}
+	}
+	w.waiting = rest
+}
+
+func (w *Writer) leaveWaiting(me *waiter) {
+	w.wmu.Lock()
+	for i, x := range w.waiting {
+		if x == me {
+			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
+			break
+		}
+	}
+	w.wmu.Unlock()
+	w.waiters.Put(me)
+}
+
+// take makes the filled batch the one to commit. It is called with lead held.
+func (w *Writer) take() bool {
+	if w.taken < w.taking.Len() {
+		return true
+	}
+	w.taking.Reset(w.o.QueueBytes + w.o.QueueBytes/4)
+	w.taken = 0
+	w.mu.Lock()
+	w.taking, w.fill = w.fill, w.taking
+	w.nextInQueue()
+	w.mu.Unlock()
+	return w.taking.Len() > 0
+}
+
+// step is the writer's core: it commits one batch, or reports that there is nothing to do. It is called with lead held.
+func (w *Writer) step() (more bool, err error) {
+	if w.failed != nil {
+		return false, w.failed
+	}
+	if !w.take() {
+		return false, nil
+	}
+	to := w.cut()
+	w.commits.Add(1)
+	if err = w.log.Append(w.taking, w.taken, to, w.nextSeq); err == nil && w.o.Sync == SyncEachCommit {
+		err = w.log.Sync()
+	}
+	w.commits.Add(1)
+	if err != nil {
+		w.failed = err
+		return false, err
+	}
+	w.nextSeq += uint64(to - w.taken)
+	w.taken = to
+	if w.o.Sync == SyncEachCommit {
+		w.wakeDurable()
+	}
+	return true, nil
+}
+
+// cut returns where the next batch ends in taking.
+func (w *Writer) cut() int {
+	bytes := 0
+	for i := w.taken; i < w.taking.Len(); i++ {
+		if i-w.taken >= w.o.BatchEntries {
+			return i
+		}
+		bytes += w.taking.Cost(i)
+		if bytes > w.o.BatchBytes && i > w.taken {
+			return i
+		}
+	}
+	return w.taking.Len()
+}
+
+// Step commits one batch for a driver of a Manual writer. more is false when there was nothing to do. An error has
+// halted the run.
+func (w *Writer) Step() (more bool, err error) {
+	w.lead.Lock()
+	more, err = w.step()
+	w.lead.Unlock()
+	if err != nil {
+		w.halt(err)
+		return false, w.Err()
+	}
+	if w.o.Synchronous {
+		w.handOver() // to who could not lead meanwhile
+	}
+	return more, nil
+}
+
+// commitNow is what Submit does in synchronous mode.
+func (w *Writer) commitNow() error {
+	for {
+		more, err := w.Step()
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// halt ends the run for the first reason that reaches it.
+func (w *Writer) halt(cause error) {
+	w.haltWith(&HaltError{Reason: reasonOf(cause), Cause: cause})
+}
+
+// Abandon ends the run as a crash would: unsealed, left to the next boot. OnHalt is not called. It returns at once;
+// Done tells when the disk has answered and the files are closed.
+func (w *Writer) Abandon(cause error) {
+	w.end(&HaltError{Reason: ReasonAbandon, Cause: cause}, nil)
+}
+
+func (w *Writer) haltWith(h *HaltError) { w.end(h, w.o.OnHalt) }
+
+func (w *Writer) end(h *HaltError, tell func(*HaltError)) {
+	w.mu.Lock()
+	if w.phase == phaseHalted || w.phase == phaseClosed || w.phase == phaseSealing && h.Reason == ReasonStall {
+		w.mu.Unlock()
+		return
+	}
+	w.phase = phaseHalted
+	h.Time = w.o.Clock.Now()
+	h.FirstSeq, h.LastSeq = w.Durable()+1, w.Accepted()
+	var err error = h
+	w.dead.Store(&err)
+	close(w.halting)
+	w.mu.Unlock()
+	w.kick()
+	if tell != nil {
+		go tell(h)
+	}
+	if w.o.Synchronous || w.o.Manual {
+		w.finish()
+	}
+}
+
+// Close ends the run: what was submitted is committed, then last, then the log is sealed. It is idempotent. If ctx
+// ends first, closing goes on in the background and Close returns ctx's error; a later Close waits again. On a halted
+// run it waits for what can still be written, and returns the
+// *HaltError; the run is left to the next boot.
+func (w *Writer) Close(ctx context.Context, last *entry.Draft) error {
+	w.mu.Lock()
+	if w.phase == phaseOpen {
+		w.phase = phaseClosing
+		w.last = last
+		closed := error(format.ErrClosed)
+		w.dead.Store(&closed)
+		for _, q := range w.queue {
+			select {
+			case q.ch <- struct{}{}:
+			default:
+			}
+		}
+		w.parked = false
+		w.mu.Unlock()
+		w.kick()
+		if w.o.Synchronous || w.o.Manual {
+			w.finish()
+		}
+	} else {
+		w.mu.Unlock()
+	}
+	select {
+	case <-w.done:
+		return w.closeErr
+	default:
+	}
+	select {
+	case <-w.done:
+		return w.closeErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish does the last things: it commits what can be committed and seals, or writes the halt record. Only the first
+// call does anything.
+func (w *Writer) finish() {
+	w.lead.Lock()
+	defer w.lead.Unlock()
+	select {
+	case <-w.done:
+		return
+	default:
+	}
+	w.drain()
+	if w.failed == nil && !w.halted() {
+		w.failed = w.seal()
+	}
+	if w.failed != nil && !w.halted() {
+		w.lead.Unlock()
+		w.halt(w.failed) // in synchronous mode this comes back here and finishes
+		w.lead.Lock()
+		select {
+		case <-w.done:
+			return
+		default:
+		}
+	}
+	if h, ok := w.Err().(*HaltError); ok {
+		if w.failed == nil && w.o.Sync != SyncNever {
+			w.failed = w.log.Sync()
+		}
+		if !w.sealing {
+			_ = w.log.Fail(h.record()) // best effort: the reason is also in the error
+		}
+		w.log.Abandon()
+		w.closeErr = h
+	}
+	w.mu.Lock()
+	w.phase = phaseClosed
+	w.mu.Unlock()
+	w.wakeDurable()
+	close(w.done)
+}
+
+// drain commits all that was accepted. It is called with lead held.
+func (w *Writer) drain() {
+	for {
+		if more, err := w.step(); err != nil || !more {
+			return
+		}
+		w.syncDue()
+	}
+}
+
+func (w *Writer) halted() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.phase == phaseHalted
+}
+
+// seal ends a run that is being closed. Until everything is durable a stall can still halt it; then there is nothing
+// to seal.
+func (w *Writer) seal() error {
+	w.mu.Lock()
+	if w.last != nil && w.phase == phaseClosing {
+		if _, err := w.put(w.last, w.log.Kinds()); err != nil {
+			w.mu.Unlock()
+			return err
+		}
+	}
+	w.mu.Unlock()
+	w.drain()
+	if w.failed == nil && w.o.Sync == SyncInterval && w.Durable() < w.Written() {
+		w.commits.Add(1)
+		w.failed = w.log.Sync()
+		w.commits.Add(1)
+	}
+	if w.failed != nil {
+		return w.failed
+	}
+	w.mu.Lock()
+	if w.phase != phaseClosing {
+		w.mu.Unlock()
+		return nil
+	}
+	w.phase = phaseSealing
+	w.mu.Unlock()
+	w.sealing = true
+	return w.log.Seal(manifest.Ended)
+}
