@@ -1,0 +1,407 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/index"
+	"github.com/runlog-io/runlog/internal/format"
+	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// seg is the check of one segment.
+type seg struct {
+	v      *verifier
+	number uint32
+	path   string
+	w      window
+	size   int64
+	h      segment.Header
+	ft     segment.Footer
+	sealed bool  // ft is valid
+	strict bool  // nothing in here can be a torn tail
+	limit  int64 // end of the content, if sealed, else of the file
+
+	started  bool
+	start    segment.Start
+	chain    segment.Chain
+	known    bool // chain, except for its value
+	value    bool // chain.Value is known too
+	last     segment.Commit
+	commits  int
+	end      int64 // behind the last batch
+	firstSeq uint64
+	whole    bool // every byte so far was good
+	torn     bool // the log ends in bytes that were never acknowledged
+
+	dict  *entry.Dict
+	ix    *index.Builder // of sealed segments
+	stats stats
+}
+
+// stats are what a footer says of a segment's entries.
+type stats struct {
+	entries                uint64
+	minInit, maxInit       int64
+	minPublish, maxPublish int64
+	lastPublish            int64
+	published              bool
+	topic, typ             string // of the last entry
+}
+
+func (s *stats) add(tsInit, tsPublish int64) {
+	if s.entries == 0 {
+		s.minInit, s.maxInit, s.minPublish, s.maxPublish = tsInit, tsInit, tsPublish, tsPublish
+	}
+	s.entries++
+	s.minInit, s.maxInit = min(s.minInit, tsInit), max(s.maxInit, tsInit)
+	s.minPublish, s.maxPublish = min(s.minPublish, tsPublish), max(s.maxPublish, tsPublish)
+}
+
+// segment checks segment n and leaves in v.c what the next one must continue.
+func (v *verifier) segment(n uint32) error {
+	path := v.path(segment.FileName(n))
+	f, err := v.fsys.OpenRead(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if v.sealed || v.c.named && !v.c.ended {
+			v.missing(n, n)
+		}
+		return nil // a spare that a seal, going on beside this, has removed
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	v.rep.Bytes += size
+	v.rep.Segments++
+	s := &seg{v: v, number: n, path: path, size: size, whole: true, w: window{f: f, limit: size}, dict: entry.NewDict(0)}
+	if ok, err := s.header(f); !ok || err != nil {
+		return err
+	}
+	if v.c.ended || !v.c.named {
+		return s.beyond(f)
+	}
+	if s.ft, s.sealed, err = segment.ReadFooter(f, size, &s.h); err != nil {
+		return err
+	}
+	s.strict = s.sealed || v.sealed
+	s.limit = size
+	var sums chan shaResult
+	if s.sealed {
+		s.limit = s.ft.ContentEnd
+		sums = make(chan shaResult, 1)
+		go func() { sums <- contentSHA(f, s.limit) }()
+	}
+	s.begin()
+	err = s.walk()
+	var sum shaResult
+	if sums != nil {
+		sum = <-sums
+	}
+	if err != nil {
+		return err
+	}
+	if sum.err != nil {
+		return &format.Error{Path: path, Offset: -1, Why: "read", Err: sum.err}
+	}
+	return s.finish(sum.sum)
+}
+
+// header verifies the header. If it is damaged but the rest is readable with what else is known, that goes on.
+func (s *seg) header(f vfs.File) (ok bool, err error) {
+	v := s.v
+	h, err := segment.ReadHeader(f, s.path)
+	if err == nil {
+		s.h = h
+		v.c.headerSize = h.Size
+		if h.Number != s.number {
+			v.find(KindHeader, s.path, 32, 0, 0, fmt.Sprintf("the header says that this is segment %d", h.Number))
+		}
+		if v.identity == nil {
+			v.identity = h.Identity
+			if id, err := manifest.DecodeIdentity(s.path, 64, h.Identity); err == nil {
+				v.runID, v.rep.Run = id.Run, id.Run
+			}
+		} else if !bytes.Equal(h.Identity, v.identity) {
+			v.find(KindHeader, s.path, 64, 0, 0, "the identity is another run's")
+		}
+		if !v.c.ended && v.c.nextSalt != 0 && h.Salt != v.c.nextSalt {
+			v.find(KindHeader, s.path, 16, v.nextSeq(), 0, "not the segment that the one before names: its salt is another")
+			v.c.known, v.c.valueKnown = false, false
+		}
+		return true, nil
+	}
+	if !errors.Is(err, format.ErrCorrupt) && !errors.Is(err, format.ErrWrongKind) {
+		v.errs = append(v.errs, err)
+		v.lose()
+		v.stopped = errors.Is(err, format.ErrVersion)
+		return false, nil
+	}
+	if v.c.ended || !v.c.named {
+		if v.sealed {
+			v.find(KindExtra, s.path, 0, 0, 0, "a damaged segment behind the end of the run")
+		}
+		return false, nil // a spare whose header was still being written
+	}
+	v.problem(KindHeader, s.path, err)
+	if s.guessHeader(f) {
+		return true, nil
+	}
+	v.find(KindHeader, s.path, 0, v.nextSeq(), 0, "nothing in the segment can be read without its header")
+	v.lose()
+	return false, nil
+}
+
+// guessHeader tries the salts and sizes that the header may have had: its own damaged words, and what other segments say.
+func (s *seg) guessHeader(f vfs.File) bool {
+	var raw [format.PreludeSize]byte
+	n, _ := f.ReadAt(raw[:], 0)
+	salts, sizes := []uint64{s.v.c.nextSalt}, []int64{s.v.c.headerSize, segment.BlockSize}
+	if n == len(raw) {
+		salts = append(salts, binary.LittleEndian.Uint64(raw[16:]))
+		sizes = append(sizes, int64(binary.LittleEndian.Uint32(raw[12:])))
+	}
+	var b [segment.StartSize]byte
+	for _, salt := range salts {
+		for _, size := range sizes {
+			if size <= 0 || size > format.MaxHeaderSize {
+				continue
+			}
+			n, _ := f.ReadAt(b[:], size)
+			if _, ok := segment.DecodeStart(b[:n], salt, size); ok {
+				s.h = segment.Header{Number: s.number, Salt: salt, Size: size}
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (v *verifier) nextSeq() uint64 {
+	if !v.c.known {
+		return 0
+	}
+	return v.c.chain.Seq + 1
+}
+
+// lose forgets what a segment that cannot be read would have told.
+func (v *verifier) lose() {
+	v.c.known, v.c.valueKnown, v.c.shaKnown, v.c.allGood, v.c.published = false, false, false, false, false
+	v.c.salt, v.c.nextSalt, v.c.named = 0, 0, true
+}
+
+// begin takes the state before the segment from the segments before, or else from its own start frame.
+func (s *seg) begin() {
+	v := s.v
+	if s.sealed {
+		s.ix = index.NewBuilder(0)
+	}
+	s.chain, s.known, s.value = v.c.chain, v.c.known, v.c.valueKnown
+	if s.number == 1 {
+		s.chain = segment.FirstChain(v.runID)
+		s.known, s.value = true, v.runID != ""
+	}
+	if b, err := s.w.at(s.h.Size, segment.StartSize); err == nil {
+		var ok bool
+		if s.start, ok = segment.DecodeStart(b, s.h.Salt, s.h.Size); ok {
+			s.started = true
+			s.checkStart()
+			s.dict.BaseTime = s.start.BaseTime
+		}
+	}
+	s.end = s.h.Size
+	s.firstSeq = s.chain.Seq + 1
+	if s.ix != nil {
+		s.ix = index.NewBuilder(s.firstSeq)
+	}
+	s.stats.lastPublish, s.stats.published = v.c.lastPublish, v.c.published
+}
+
+func (s *seg) checkStart() {
+	v, p := s.v, s.start.Prev
+	differs := func(what string, got, want any) {
+		v.find(KindFrame, s.path, s.h.Size, 0, 0, fmt.Sprintf("start frame: %s is %v, the segments before say %v", what, got, want))
+	}
+	if s.known && (p.Ordinal != s.chain.Ordinal || p.Seq != s.chain.Seq) {
+		differs("commit and seq before", [2]uint64{p.Ordinal, p.Seq}, [2]uint64{s.chain.Ordinal, s.chain.Seq})
+	} else if s.value && p.Value != s.chain.Value {
+		differs("chain value", p.Value, s.chain.Value)
+	}
+	if v.c.salt != 0 && s.start.PrevSalt != v.c.salt || s.number == 1 && s.start.PrevSalt != 0 {
+		differs("salt", s.start.PrevSalt, v.c.salt)
+	}
+	if s.start.Detached {
+		v.find(KindFrame, s.path, s.h.Size, 0, 0, "start frame: a halt record beside the chain stands in its midst")
+	}
+	s.chain = segment.Chain{Ordinal: p.Ordinal, Seq: p.Seq, Value: p.Value, Durable: s.chain.Durable}
+	s.known, s.value = true, true
+}
+
+// finish compares the footer and the index with what was read, and hands on.
+func (s *seg) finish(sum [32]byte) error {
+	v, c := s.v, &s.v.c
+	v.rep.Entries += s.stats.entries
+	if s.sealed {
+		v.lastSealed = s.number
+		s.checkFooter(sum)
+		s.checkIndex()
+		c.dropped += s.ft.Dropped
+	} else if s.strict {
+		c.shaKnown = false
+		v.rep.Digest = ""
+	}
+	c.chain, c.known, c.valueKnown = s.chain, s.known, s.value
+	c.allGood = c.allGood && s.whole
+	c.salt = s.h.Salt
+	c.lastPublish, c.published = s.stats.lastPublish, s.stats.published
+	if s.stats.entries > 0 {
+		if c.entries == 0 || s.stats.maxInit > c.maxInit {
+			c.maxInit = s.stats.maxInit
+		}
+		c.entries += s.stats.entries
+		c.lastTopic, c.lastType = s.stats.topic, s.stats.typ
+	}
+	if k := s.dict.Kinds().Declared(); len(k) > 0 {
+		c.kinds = k
+	}
+	v.rep.LastSeq = max(v.rep.LastSeq, s.chain.Seq)
+	switch {
+	case s.sealed:
+		c.named, c.nextSalt = s.ft.Continues(), s.ft.NextSalt
+	case s.torn:
+		c.named, c.nextSalt = false, 0
+	case s.whole && s.ended():
+		c.named, c.nextSalt = s.last.Flags&segment.FlagContinues != 0, s.last.NextSalt
+	case s.whole && !s.strict:
+		c.named, c.nextSalt = false, 0 // the log ends here, for now
+	default:
+		c.named, c.nextSalt = v.follows(s.number), 0 // damaged: the next one tells by its start frame
+	}
+	c.ended = !c.named
+	return nil
+}
+
+// follows reports whether there is a segment behind number n.
+func (v *verifier) follows(n uint32) bool { return v.names[segment.FileName(n+1)] }
+
+// checkFooter compares the footer with what was read.
+func (s *seg) checkFooter(sum [32]byte) {
+	v, ft := s.v, &s.ft
+	differs := func(field string, got, want any) {
+		v.find(KindFooter, s.path, ft.ContentEnd, 0, 0, fmt.Sprintf("footer: %s is %v, the content says %v", field, got, want))
+	}
+	if s.known {
+		if ft.LastSeq != s.chain.Seq || ft.LastOrdinal != s.chain.Ordinal {
+			differs("last seq and commit", [2]uint64{ft.LastSeq, ft.LastOrdinal}, [2]uint64{s.chain.Seq, s.chain.Ordinal})
+		}
+		if s.value && ft.Chain != s.chain.Value {
+			differs("chain value", ft.Chain, s.chain.Value)
+		}
+	}
+	if s.whole {
+		st := &s.stats
+		if ft.Entries != st.entries || s.known && ft.FirstSeq != s.firstSeq {
+			differs("entries and first seq", [2]uint64{ft.Entries, ft.FirstSeq}, [2]uint64{st.entries, s.firstSeq})
+		}
+		got := [4]int64{ft.MinInit, ft.MaxInit, ft.MinPublish, ft.MaxPublish}
+		want := [4]int64{st.minInit, st.maxInit, st.minPublish, st.maxPublish}
+		if got != want {
+			differs("times (least and greatest ts_init, ts_publish)", got, want)
+		}
+		s.checkEnd(differs)
+	}
+	if ft.Flags&^(segment.FlagFinal|segment.FlagContinues|segment.FlagRecovered) != 0 || ft.Dropped < 0 {
+		differs("flags and dropped bytes", [2]int64{int64(ft.Flags), ft.Dropped}, "else")
+	}
+	s.checkDigest(sum)
+	s.value, s.known = true, true // the footer is valid: what it says holds for the next segment
+	s.chain = ft.State()
+}
+
+// checkEnd compares how footer and last commit say that it goes on.
+func (s *seg) checkEnd(differs func(field string, got, want any)) {
+	ft := &s.ft
+	continues, final := s.last.Flags&segment.FlagContinues != 0, s.last.Flags&segment.FlagFinal != 0
+	switch {
+	case ft.Continues() != continues || (ft.Flags&segment.FlagFinal != 0) == continues:
+		differs("flags", ft.Flags, s.last.Flags&(segment.FlagContinues|segment.FlagFinal))
+	case continues && ft.NextSalt != s.last.NextSalt:
+		differs("next salt", ft.NextSalt, s.last.NextSalt)
+	case !continues && ft.NextSalt != 0:
+		differs("next salt", ft.NextSalt, 0)
+	case !continues && !final && ft.Flags&segment.FlagRecovered == 0:
+		differs("flags", ft.Flags, "no closing commit, so recovery must have sealed it")
+	}
+}
+
+func (s *seg) checkDigest(sum [32]byte) {
+	v, ft := s.v, &s.ft
+	good := sum == ft.ContentSHA
+	if !good {
+		v.find(KindDigest, s.path, ft.ContentEnd, 0, 0, "the content's SHA-256 is not the footer's")
+	}
+	if v.c.shaKnown {
+		if want := segment.RunSHA(v.c.sha, s.number, ft.ContentSHA); want != ft.RunSHA {
+			v.find(KindDigest, s.path, ft.ContentEnd, 0, 0, "the run's SHA-256 does not continue the segment before")
+			good = false
+		}
+	}
+	v.rep.Digest = ""
+	if good && v.c.shaKnown {
+		v.rep.Digest = fmt.Sprintf("%x", ft.RunSHA)
+	}
+	v.c.sha, v.c.shaKnown = ft.RunSHA, true
+}
+
+// beyond checks a segment that no other names: a spare, or a halt record beside the chain. Anything else is evidence
+// of a lost commit.
+func (s *seg) beyond(f vfs.File) error {
+	v := s.v
+	v.progress(s.size)
+	if v.sealed {
+		v.find(KindExtra, s.path, -1, 0, 0, "a segment behind the end of the run")
+		return nil
+	}
+	b := make([]byte, segment.StartSize)
+	n, _ := f.ReadAt(b, s.h.Size)
+	st, ok := segment.DecodeStart(b[:n], s.h.Salt, s.h.Size)
+	switch {
+	case !ok:
+	case st.Detached && v.c.known && st.Prev.Ordinal > v.c.chain.Ordinal:
+		v.find(KindCommit, s.path, s.h.Size, v.c.chain.Seq+1, st.Prev.Seq,
+			fmt.Sprintf("the halt record says that commit %d was durable, the log ends at %d", st.Prev.Ordinal, v.c.chain.Ordinal))
+	case st.Detached:
+		v.note("%s holds a halt record", filepath.Base(s.path))
+	case v.c.known && v.c.nextSalt == 0 && s.v.rep.Segments > 0:
+		v.note("%s was used, but nothing in it was acknowledged", filepath.Base(s.path))
+	}
+	return nil
+}
+
+type shaResult struct {
+	sum [32]byte
+	err error
+}
+
+// contentSHA reads the content once more, beside the walk, which may jump over damage.
+func contentSHA(f io.ReaderAt, end int64) (r shaResult) {
+	h := segment.NewContentHash()
+	_, r.err = io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(f, 0, end), make([]byte, 256<<10))
+	h.Sum(r.sum[:0])
+	return r
+}
+
+// onlyWriter hides other methods, so that the buffer is used.
+type onlyWriter struct{ io.Writer }
