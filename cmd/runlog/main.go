@@ -1,0 +1,153 @@
+// Command runlog is the operator's tool: it lists, shows, searches, verifies, imports and exports the runs of a
+// trading engine's log. It never changes a run; only import writes, and only a run of its own.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/runlog-io/runlog"
+)
+
+// Exit codes.
+const (
+	exitFine   = 0
+	exitBad    = 1 // the data is bad
+	exitFailed = 2 // could not do it
+)
+
+func main() {
+	signal.Ignore(syscall.SIGPIPE) // a closed pipe is a write error, see finish
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// app is one invocation.
+type app struct {
+	ctx    context.Context
+	stdin  io.Reader
+	out    *output
+	stderr io.Writer
+	json   bool
+	full   bool
+	found  bool // something was found to be bad, and said so
+}
+
+// run carries out one command line and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{ctx: ctx, stdin: stdin, out: newOutput(stdout), stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(a.out)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	return a.finish(err)
+}
+
+// finish flushes, says what went wrong, and decides the exit code.
+func (a *app) finish(err error) int {
+	if ferr := a.out.Flush(); err == nil {
+		err = ferr
+	}
+	if a.out.closed() { // whoever read has seen enough
+		return exitFine
+	}
+	if a.out.err != nil {
+		err = fmt.Errorf("write the output: %w", a.out.err)
+	}
+	if err != nil {
+		fmt.Fprintf(a.stderr, "runlog: %s\n", printable(strings.ReplaceAll(err.Error(), "\n", "; "), -1))
+	}
+	switch {
+	case a.out.err != nil:
+		return exitFailed
+	case a.found:
+		return exitBad
+	case err != nil:
+		return exitCode(err)
+	}
+	return exitFine
+}
+
+// badData marks an error about input that is not what it must be.
+type badData struct{ error }
+
+func (e badData) Unwrap() error { return e.error }
+
+func exitCode(err error) int {
+	var bad badData
+	switch {
+	case errors.As(err, &bad):
+		return exitBad
+	case errors.Is(err, runlog.ErrVersion), errors.Is(err, runlog.ErrNotRun):
+		return exitFailed
+	case errors.Is(err, runlog.ErrCorrupt), errors.Is(err, runlog.ErrTorn), errors.Is(err, runlog.ErrWrongKind),
+		errors.Is(err, runlog.ErrMappingLost):
+		return exitBad
+	}
+	return exitFailed
+}
+
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "runlog: note: %s\n", printable(fmt.Sprintf(format, args...), -1))
+}
+
+func (a *app) warn(err error) {
+	fmt.Fprintf(a.stderr, "runlog: warning: %s\n", printable(strings.ReplaceAll(err.Error(), "\n", "; "), -1))
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "runlog",
+		Short: "Look into the log of a trading engine",
+		Long: `runlog lists, shows, searches and verifies the runs of an engine's log, and turns runs into JSON lines and back.
+
+A RUN is a run's directory, <base>/<instance>/<run-id>; a DIR is the base. Reading takes no lock, writes nothing, and works beside the
+engine, on read-only media and on copies. Flags may stand anywhere.
+
+Exit codes: 0 fine; 1 the data is bad; 2 could not do it.`,
+		Example: `  runlog ls runs
+  runlog info runs/demo/20261123T200248.123456789Z-1a2b3c4d
+  runlog history runs/demo/2026* client_order_id=C-1017
+  runlog verify runs && runlog export runs/demo/2026* --json > demo.jsonl`,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; see runlog --help", args[0])
+			}
+			return fmt.Errorf("no command; see runlog --help")
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line (fields: docs/cli.md)")
+	root.AddCommand(a.lsCmd(), a.infoCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.verifyCmd(),
+		a.importCmd(), a.exportCmd(), a.versionCmd())
+	return root
+}
+
+// exactly refuses a wrong number of arguments, naming what is wanted.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		return fmt.Errorf("%s: want %s, got %d arguments; see runlog %s --help", cmd.Name(), strings.Join(names, " "), len(args), cmd.Name())
+	}
+}
+
+// fullFlag adds --full.
+func (a *app) fullFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.full, "full", false, "show payloads and keys in full, however long")
+}
