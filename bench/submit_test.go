@@ -1,0 +1,179 @@
+package bench
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/runlog-io/runlog"
+)
+
+// What does a submit cost the engine's thread? Rows named Clock do the same without a log: what is left is runlog's.
+
+// submitBlock is how many entries are submitted before the writer is given, off the clock, the time to commit them: less
+// than fills the queue.
+const submitBlock = 4096
+
+func BenchmarkClockRead(b *testing.B) {
+	b.ReportAllocs()
+	sum := int64(0)
+	for b.Loop() {
+		sum += clock()
+	}
+	_ = sum
+}
+
+func BenchmarkClockEach(b *testing.B) {
+	b.ReportAllocs()
+	h := &histogram{}
+	before := clock()
+	for b.Loop() {
+		now := clock()
+		h.add(now - before)
+		before = now
+	}
+	h.report(b)
+}
+
+// BenchmarkSubmitIdle submits while the writer keeps up; ns/op is all that a submit costs, one reading of the clock
+// included.
+func BenchmarkSubmitIdle(b *testing.B) {
+	for _, size := range []int{16, 64, payloadBytes, 1024} {
+		for _, keyed := range []bool{false, true} {
+			b.Run(fmt.Sprintf("size=%d/keys=%v", size, keyed), func(b *testing.B) {
+				f := newFlow(size, keyed)
+				inRuns(b, runlog.Options{}, runLimit(size), func(run *runlog.Run, n int) {
+					warm(b, run)
+					for n > 0 {
+						block := min(n, submitBlock*payloadBytes/max(size, payloadBytes))
+						b.StartTimer()
+						for range block {
+							if _, err := run.Submit(f.next()); err != nil {
+								b.Fatal(err)
+							}
+						}
+						b.StopTimer()
+						waitAll(b, run)
+						n -= block
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkSubmitEach is BenchmarkSubmitIdle with each submit timed by itself. Compare with BenchmarkClockEach.
+func BenchmarkSubmitEach(b *testing.B) {
+	f, h := newFlow(payloadBytes, false), &histogram{}
+	inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
+		warm(b, run)
+		for n > 0 {
+			block := min(n, submitBlock)
+			b.StartTimer()
+			before := clock()
+			for range block {
+				if _, err := run.Submit(f.next()); err != nil {
+					b.Fatal(err)
+				}
+				now := clock()
+				h.add(now - before)
+				before = now
+			}
+			b.StopTimer()
+			waitAll(b, run)
+			n -= block
+		}
+	})
+	h.report(b)
+}
+
+var rates = []int{1_000, 10_000, 100_000, 1_000_000}
+
+// paced calls op at a rate and measures from the intended start of each call: a call that comes late because the one
+// before was slow counts as slow. It spins, as an engine's thread does.
+func paced(rate, n int, h *histogram, op func()) {
+	gap := int64(1e9) / int64(rate)
+	at := clock() + gap
+	for range n {
+		for clock() < at {
+		}
+		op()
+		h.add(clock() - at)
+		at += gap
+	}
+}
+
+func BenchmarkClockPaced(b *testing.B) {
+	for _, rate := range rates {
+		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) {
+			h := &histogram{}
+			paced(rate, b.N, h, func() {})
+			h.report(b)
+		})
+	}
+}
+
+// BenchmarkSubmitPaced submits at a fixed rate while the writer commits beside it. Compare with BenchmarkClockPaced.
+func BenchmarkSubmitPaced(b *testing.B) {
+	for _, rate := range rates {
+		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) {
+			f, h := newFlow(payloadBytes, false), &histogram{}
+			inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
+				warm(b, run)
+				b.StartTimer()
+				paced(rate, n, h, func() {
+					if _, err := run.Submit(f.next()); err != nil {
+						b.Fatal(err)
+					}
+				})
+			})
+			h.report(b)
+		})
+	}
+}
+
+// BenchmarkSubmitSaturating submits as fast as the log takes it, so that submits wait for the disk.
+func BenchmarkSubmitSaturating(b *testing.B) {
+	for _, producers := range []int{1, 2, 8} {
+		b.Run(fmt.Sprintf("producers=%d", producers), func(b *testing.B) {
+			total := &histogram{}
+			inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
+				warm(b, run)
+				hists := make([]histogram, producers)
+				b.StartTimer()
+				split(n, producers, func(p, n int) {
+					f, h := newFlow(payloadBytes, false), &hists[p]
+					before := clock()
+					for range n {
+						if _, err := run.Submit(f.next()); err != nil {
+							b.Error(err)
+							return
+						}
+						now := clock()
+						h.add(now - before)
+						before = now
+					}
+				})
+				b.StopTimer()
+				for i := range hists {
+					total.merge(&hists[i])
+				}
+			})
+			total.report(b)
+			perSecond(b, b.N, "entries")
+		})
+	}
+}
+
+// split calls f on so many goroutines, each with its share of n, and waits for all.
+func split(n, goroutines int, f func(g, n int)) {
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		share := n / goroutines
+		if g < n%goroutines {
+			share++
+		}
+		wg.Go(func() { f(g, share) })
+	}
+	wg.Wait()
+}
