@@ -1,0 +1,75 @@
+# `make help` lists the targets. They loop over all modules of the repository.
+
+GO ?= go
+MODULES := $(sort $(patsubst %/,%,$(dir $(shell find . -name go.mod -not -path '*/testdata/*' -not -path './.git/*'))))
+
+# Tools, pinned: the same findings and the same statistics on every machine.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+
+# What the coverage floor is about.
+ENGINE   := . ./entry ./segment ./index ./manifest ./wal ./writer ./capture ./vfs
+COVERMIN ?= 85
+
+FUZZTIME   ?= 10s
+BENCH      ?= .
+BENCHTIME  ?= 1s
+BENCHFLAGS ?=
+ROUNDS     ?= 6
+TESTFLAGS  ?=
+
+# $(call each,COMMAND) runs a command in every module.
+each = @for m in $(MODULES); do (cd $$m && $(1)) || exit 1; done
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test race lint fuzz crash bench bench-peers bench-compare cover cross install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## a small exchange on 1 M orders' worth of flow, killed twice, recovered twice: under a minute
+	@$(GO) run ./examples/exchange demo
+
+test: ## all tests of all modules
+	$(call each,$(GO) test $(TESTFLAGS) ./...)
+
+race: ## the same under the race detector; needs a C compiler
+	$(call each,CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...)
+
+lint: ## gofmt, go vet and staticcheck: all silent
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted:" >&2; echo "$$bad" >&2; exit 1; fi
+	$(call each,$(GO) vet ./...)
+	$(call each,$(GO) run $(STATICCHECK) ./...)
+
+fuzz: ## every native fuzz target for FUZZTIME (10s)
+	@for m in $(MODULES); do (cd $$m && GO="$(GO)" $(CURDIR)/tools/fuzz.sh $(FUZZTIME)) || exit 1; done
+
+crash: ## kills, power cuts and failing disks, with a summary
+	$(GO) test ./fuzz -count=1 -v $(TESTFLAGS)
+
+bench: ## benchmarks matching BENCH (.) for BENCHTIME (1s); BENCHFLAGS=-large for 4 M entries, BENCH_DIR for another disk
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 2h ./bench $(BENCHFLAGS)
+
+bench-peers: ## the same work by other stores
+	@if [ ! -f bench/peers/go.mod ]; then echo "there are no peer benchmarks yet: bench/peers does not exist" >&2; exit 1; fi
+	cd bench/peers && $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 4h .
+
+bench-compare: ## benchmarks matching BENCH here and at REF=commit, interleaved ROUNDS (6) times
+	@GO="$(GO)" BENCHSTAT="$(BENCHSTAT)" tools/bench-compare.sh "$(REF)" '$(BENCH)' $(BENCHTIME) $(ROUNDS) $(BENCHFLAGS)
+
+cover: ## statement coverage by package; fails below COVERMIN (85) % for an engine package
+	@mkdir -p dist
+	$(GO) test -count=1 -coverpkg=$$(echo $(ENGINE) | tr ' ' ',') -coverprofile=dist/cover.out ./... > dist/cover.log || \
+		{ cat dist/cover.log; exit 1; }
+	@$(GO) list $(ENGINE) | awk -v min=$(COVERMIN) -f tools/coverage.awk - dist/cover.out
+
+cross: ## does it build where it is not tested?
+	@for p in linux/arm64 darwin/arm64 windows/amd64; do for m in $(MODULES); do \
+		echo "vet $$p $$m"; (cd $$m && CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./...) || exit 1; done; done
+
+install: ## the runlog tool, into go's bin folder
+	cd cmd/runlog && $(GO) install .
+
+clean: ## remove what the targets have made
+	rm -rf dist bin
+	find . -type f \( -name '*.test' -o -name '*.prof' \) -delete
