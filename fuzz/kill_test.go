@@ -14,11 +14,14 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/runlog-io/runlog"
-	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/fuzz/matrix"
+	"github.com/runlog-io/runlog/fuzz/oracle"
+	"github.com/runlog-io/runlog/vfs"
 )
 
 const childEnv = "RUNLOG_FUZZ_CHILD" // the base folder; set in the process that is going to be killed
@@ -115,7 +118,38 @@ func load(dir string, w io.Writer) error {
 // killed is what the parent knows of a child that was killed: its run, if Open had returned, and what was acknowledged.
 type killed struct {
 	run  string
-	acks map[uint64]uint64
+	acks map[uint64]uint64 // seq to what it holds
+}
+
+// want returns what should be at a seq: what was acknowledged there, or else what the entry itself claims to be, if it
+// is not there twice.
+func (k *killed) want() func(got *runlog.Entry) (runlog.Entry, error) {
+	seen := map[uint64]uint64{}
+	return func(got *runlog.Entry) (runlog.Entry, error) {
+		if got.Seq == 1 {
+			return oracle.Started, nil
+		}
+		id, acked := k.acks[got.Seq]
+		if !acked {
+			if len(got.Payload) < 8 {
+				return runlog.Entry{}, errors.New("nobody submitted it")
+			}
+			id = binary.LittleEndian.Uint64(got.Payload)
+		}
+		if at, twice := seen[id]; twice && at != got.Seq {
+			return runlog.Entry{}, fmt.Errorf("entry %#x is at seq %d too", id, at)
+		}
+		seen[id] = got.Seq
+		return oracle.EntryOf(made(id)), nil
+	}
+}
+
+// acked is the highest seq that was acknowledged.
+func (k *killed) acked() (n uint64) {
+	for seq := range k.acks {
+		n = max(n, seq)
+	}
+	return n
 }
 
 // runAndKill starts a child and kills it after some time: since its start, or, if opened is set, since its Open has
@@ -166,112 +200,58 @@ func runAndKill(t *testing.T, dir string, after time.Duration, opened bool) kill
 	return k
 }
 
-// intact checks a recovered run against what was acknowledged: every entry is one that was submitted, none is there
-// twice, the seqs have no gap, and each acknowledged seq holds what was acknowledged.
-func (k *killed) intact(r *runlog.Reader) (n uint64, err error) {
-	seen := map[uint64]bool{}
-	for v, err := range r.Scan(runlog.ScanOptions{}) {
+// TestKilledProcessesLoseNothingAcknowledged kills children one after the other, each of which recovers what the one before has left. At the
+// end the oracle judges all runs.
+func TestKilledProcessesLoseNothingAcknowledged(t *testing.T) {
+	var acked, opened atomic.Int64
+	matrix.Run(t, "kill", func(c *matrix.Cases) error {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
 		if err != nil {
-			return n, err
+			return err
 		}
-		got := v.Clone()
-		if n++; got.Seq != n {
-			return n, fmt.Errorf("seq %d follows seq %d", got.Seq, n-1)
-		}
-		if n == 1 {
-			if got.Topic != entry.TopicStarted {
-				return n, fmt.Errorf("the first entry is %s", got.Topic)
+		r := rand.New(rand.NewPCG(c.Seed, 4))
+		var h oracle.History
+		last := killed{}
+		for range 25 {
+			if !c.Next() {
+				break
 			}
-			continue
-		}
-		id := binary.LittleEndian.Uint64(got.Payload)
-		want := entryOf(made(id))
-		if err := same(&got, &want); err != nil || seen[id] {
-			return n, fmt.Errorf("seq %d, entry %#x (there before: %v): %w", n, id, seen[id], err)
-		}
-		seen[id] = true
-		if acked, ok := k.acks[n]; ok && acked != id {
-			return n, fmt.Errorf("seq %d was acknowledged with entry %#x and holds %#x", n, acked, id)
-		}
-	}
-	for seq, id := range k.acks {
-		if seq > n {
-			return n, fmt.Errorf("seq %d was acknowledged, the run ends at %d", seq, n)
-		}
-		if seq%97 == 0 {
-			got, ok, err := r.Lookup(runlog.ClientOrderID, fmt.Sprintf("O-%d", id))
-			if err != nil || !ok || got != seq {
-				return n, fmt.Errorf("lookup of entry %#x: seq %d, %v, %w; want %d", id, got, ok, err, seq)
+			k := runAndKill(t, dir, time.Duration(r.Int64N(int64(80*time.Millisecond))), c.N()%4 > 0)
+			if k.run != "" {
+				opened.Add(1)
+				acked.Add(int64(len(k.acks)))
+				h.Promise(k.run, k.want(), k.acked())
+				last = k
 			}
 		}
+		o := killOptions(dir)
+		if err := h.Judge(vfs.OS, o, 1, nil); err != nil || last.run == "" {
+			return err
+		}
+		return last.findable(filepath.Join(dir, o.Instance, last.run))
+	}, matrix.Workers(2), matrix.Detail(func() string {
+		return fmt.Sprintf("%d runs opened, %d entries acknowledged", opened.Load(), acked.Load())
+	}))
+	if opened.Load() == 0 || acked.Load() == 0 {
+		t.Errorf("%d children got as far as to write, %d entries were acknowledged", opened.Load(), acked.Load())
 	}
-	return n, errors.Join(append(r.Warnings(), r.Damage())...)
 }
 
-func TestKilledProcessesLoseNothingAcknowledged(t *testing.T) {
-	kills := 110
-	if raceEnabled {
-		kills = 12
-	}
-	dir := t.TempDir()
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 4))
-	started := time.Now()
-	var all []killed
-	for i := range kills {
-		after := time.Duration(r.Int64N(int64(80 * time.Millisecond)))
-		all = append(all, runAndKill(t, dir, after, i%4 > 0))
-	}
-	took := time.Since(started)
-
-	run, err := runlog.Open(context.Background(), killOptions(dir))
+// findable looks acknowledged entries up by their keys.
+func (k *killed) findable(dir string) error {
+	r, err := runlog.OpenReader(dir, runlog.ReaderOptions{})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer run.Close(context.Background())
-	status := map[string]runlog.Predecessor{}
-	for _, p := range run.Predecessors() {
-		status[p.Run] = p
-		if p.Err != nil || p.Status != runlog.CrashedRecovered {
-			t.Errorf("run %s is %s: %v", p.Run, p.Status, p.Err)
-		}
-	}
-	parents, err := run.Parents()
-	if err != nil {
-		t.Fatal(err)
-	}
-	inChain := map[string]bool{}
-	for _, p := range parents {
-		inChain[p.Manifest().Run] = true
-	}
-	var acked, entries, segments, opened int
-	for i := range all {
-		k := &all[i]
-		if k.run == "" {
+	defer r.Close()
+	for seq, id := range k.acks {
+		if seq%17 > 0 {
 			continue
 		}
-		opened++
-		p, known := status[k.run]
-		if !known || p.LastSeq > 1 && !inChain[k.run] {
-			t.Errorf("run %s: among the predecessors: %v, in the chain of parents: %v", k.run, known, inChain[k.run])
-			continue
+		got, ok, err := r.Lookup(runlog.ClientOrderID, fmt.Sprintf("O-%d", id))
+		if err != nil || !ok || got != seq {
+			return fmt.Errorf("lookup of entry %#x: seq %d, %v, %w; want %d", id, got, ok, err, seq)
 		}
-		reader, err := runlog.OpenReader(filepath.Join(dir, "killed", k.run), runlog.ReaderOptions{})
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		n, err := k.intact(reader)
-		if err != nil || n != p.LastSeq {
-			t.Errorf("run %s: %d entries, boot said %d: %v", k.run, n, p.LastSeq, err)
-		}
-		segments += int(reader.Manifest().Segments)
-		acked += len(k.acks)
-		entries += int(n)
-		_ = reader.Close()
 	}
-	t.Logf("%d kills in %v (%.1f a second), %d runs were open by then; %d entries acknowledged, %d recovered, %d segments",
-		kills, took.Round(time.Millisecond), float64(kills)/took.Seconds(), opened, acked, entries, segments)
-	if opened < kills/2 || acked == 0 {
-		t.Errorf("only %d of %d children got as far as to write", opened, kills)
-	}
+	return nil
 }

@@ -1,5 +1,5 @@
 //go:build !race
 
-package fuzz
+package matrix
 
 const raceEnabled = false
