@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,7 +26,33 @@ type Predecessor struct {
 	Parent       string
 	Origin       string
 	Err          error // why it is quarantined, or could not be recovered (then it is left alone)
+
+	undecided  bool // Err does not say that it is damaged
+	identified bool // Parent and Origin are known nevertheless
 }
+
+// ErrUndecided is what every *UndecidedError is, by errors.Is.
+var ErrUndecided = errors.New("the newest run is undecided")
+
+// UndecidedError: Open has refused to start a run, since an earlier one that may hold the newest state could be neither
+// recovered nor judged damaged: the disk is full, a read failed, no file could be opened, or a later version wrote it.
+// A run that started now would continue an older state for good. Nothing is lost; the next Open tries again.
+// Options.GoWithout starts nevertheless.
+type UndecidedError struct {
+	Run string // its id
+	Dir string // its folder
+	Err error  // what kept it from being decided
+}
+
+func (e *UndecidedError) Error() string {
+	return fmt.Sprintf("runlog: %s: run %s may hold the newest state and could not be recovered: %v", e.Dir, e.Run, e.Err)
+}
+
+// Is makes errors.Is(err, ErrUndecided) hold.
+func (e *UndecidedError) Is(target error) bool { return target == ErrUndecided }
+
+// Unwrap returns the cause.
+func (e *UndecidedError) Unwrap() error { return e.Err }
 
 // found is what the sweep over an instance's runs has found.
 type found struct {
@@ -35,7 +62,8 @@ type found struct {
 	skipped []manifest.Skipped
 }
 
-// sweep recovers every run that its process has left unsealed. A run that cannot be recovered never stops it.
+// sweep recovers every run that its process has left unsealed. A damaged run never stops it; one that cannot be
+// decided does if it may be the one to continue.
 func sweep(o *Options, base string, now int64) (f found, err error) {
 	names, err := o.FS.ReadDir(base)
 	if err != nil {
@@ -55,15 +83,13 @@ func sweep(o *Options, base string, now int64) (f found, err error) {
 			continue
 		}
 		rec, err := wal.Recover(o.FS, dir, now)
-		if diskFull(err) {
-			return f, fmt.Errorf("runlog: recover run %s: %w", e.Name(), err) // its state is whole: going on without it would be wrong
-		}
 		p := Predecessor{
 			Run: e.Name(), Status: rec.Status, LastSeq: rec.LastSeq, DroppedBytes: rec.DroppedBytes, Parent: rec.Manifest.Parent,
 			Origin: rec.Manifest.Origin, Err: rec.Damage,
 		}
 		if err != nil {
-			p.Status, p.Err = before.Status, err
+			p.Status, p.Parent, p.Origin, p.Err = before.Status, before.Parent, before.Origin, err
+			p.undecided, p.identified = !damaged(err), merr == nil
 		}
 		p.Recovered = err == nil && (merr != nil || !before.Status.Sealed()) && rec.Status != manifest.Quarantined
 		f.list = append(f.list, p)
@@ -72,33 +98,51 @@ func sweep(o *Options, base string, now int64) (f found, err error) {
 			o.Logger.Error("runlog: predecessor is not usable", "run", p.Run, "status", p.Status, "error", p.Err)
 		}
 	}
-	f.parent = chooseParent(f.list)
+	parent := chooseParent(f.list, o.GoWithout)
+	switch {
+	case parent == nil:
+	case parent.undecided:
+		return f, &UndecidedError{Run: parent.Run, Dir: filepath.Join(base, parent.Run), Err: parent.Err}
+	default:
+		f.parent = parent.Run
+	}
 	return f, nil
 }
 
-func diskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+// damaged reports whether recovery failed for what a run's files hold, so that trying again changes nothing, and not
+// because of the system under it. Then the run is as unusable as a quarantined one.
+func damaged(err error) bool {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return false
+	}
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrWrongKind) || errors.Is(err, ErrNotRun)
 }
 
 // chooseParent returns the newest run that crashed, holds state of its own and has not been consumed: no later run
-// that names it as parent has ended cleanly or gone on to hold state. A quarantined or unreadable child consumes
-// nothing, since its state cannot be used. Runs are ordered by id, which a stepped clock cannot turn back.
-func chooseParent(runs []Predecessor) string {
-	ownState := func(p *Predecessor) bool { return p.LastSeq > 1 } // seq 1 is RunStarted
+// that names it as parent has ended cleanly or gone on to hold state. A quarantined child consumes nothing, since its
+// state cannot be used. Runs are ordered by id, which a stepped clock cannot turn back.
+//
+// A run that is undecided is returned if it could be the one, unless it is in without.
+func chooseParent(runs []Predecessor, without []string) *Predecessor {
 	consumed := map[string]bool{}
-	for i := range runs {
+	for i := range slices.Backward(runs) {
 		p := &runs[i]
-		if p.Err == nil && p.Parent != "" && (p.Status == manifest.Ended || ownState(p)) {
+		ownState := p.Err == nil && p.LastSeq > 1 || p.undecided && consumed[p.Run] // seq 1 is RunStarted
+		if ownState || p.Err == nil && p.Status == manifest.Ended {
 			consumed[p.Parent] = true
 		}
-	}
-	for i := len(runs) - 1; i >= 0; i-- {
-		p := &runs[i]
-		if p.Err == nil && p.Status == manifest.CrashedRecovered && p.Origin == manifest.OriginEngine && ownState(p) && !consumed[p.Run] {
-			return p.Run
+		switch {
+		case p.undecided && consumed[p.Run] && !p.identified:
+			return nil // its state went into a later run, and so did, through it, that of nobody knows whom
+		case consumed[p.Run]:
+		case p.undecided && !slices.Contains(without, p.Run):
+			return p
+		case p.Err == nil && ownState && p.Status == manifest.CrashedRecovered && p.Origin == manifest.OriginEngine:
+			return p
 		}
 	}
-	return ""
+	return nil
 }
 
 // unborn reports whether the folder is the leftover of an Open that died before its run had a manifest, and so any entry.
@@ -132,7 +176,7 @@ func used(fsys vfs.FS, path string) bool {
 		if !errors.Is(err, ErrCorrupt) {
 			return true
 		}
-		start = segment.BlockSize // the header itself was not finished: nothing can follow it
+		start = segment.BlockSize // a header that says nothing: what matters is whether anything follows it
 	}
 	b := make([]byte, 1<<20)
 	for {

@@ -2,7 +2,9 @@ package runlog_test
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -200,14 +202,46 @@ func TestLC9ADamagedRunIsQuarantinedForGoodAndHidesNobody(t *testing.T) {
 	})
 }
 
-// LC10: a folder that cannot be understood is left alone and named.
-func TestLC10ARunThatCannotBeReadDoesNotStopTheBoot(t *testing.T) {
+// LC10: a run that the system does not let anybody decide may be the one to continue, so it stops the boot once...
+func TestLC10ARunThatCannotBeDecidedStopsTheBootUntilItCan(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for kind, errno := range map[vfs.OpKind]error{
+			vfs.OpRead: syscall.EIO, vfs.OpOpen: syscall.EMFILE, vfs.OpMap | vfs.OpDatasync: syscall.ENOMEM, vfs.OpWrite: syscall.ENOSPC,
+		} {
+			mem, _ := killed(t, newMem(), 3)
+			mem, newest := killed(t, mem, 3)
+			fault := mem.Inject(vfs.Rule{Kind: kind, Name: newest.Dir()[1:] + "/" + segmentOne, Forever: true, Err: errno})
+			for range 2 {
+				_, err := runlog.Open(t.Context(), options(mem))
+				wantIs(t, err, runlog.ErrUndecided, errno)
+				var u *runlog.UndecidedError
+				if !errors.As(err, &u) || u.Run != newest.ID() || u.Dir != newest.Dir() || !strings.Contains(err.Error(), segmentOne) {
+					t.Fatalf("%#v, %v", u, err)
+				}
+			}
+			fault.Remove()
+			r := open(t, options(mem))
+			wantParent(t, r, newest.ID())
+			if p := predecessor(t, r, newest.ID()); p.Status != runlog.CrashedRecovered || !p.Recovered {
+				t.Fatalf("predecessor %+v", p)
+			}
+		}
+	})
+}
+
+// ...and no boot for good: an operator can name it.
+func TestLC10AnOperatorCanGoOnWithoutARunThatCannotBeDecided(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		mem, healthy := killed(t, newMem(), 3)
 		mem, bad := killed(t, mem, 3)
 		reads := vfs.OpRead | vfs.OpMap | vfs.OpReadUncached
 		mem.Inject(vfs.Rule{Kind: reads, Name: bad.Dir()[1:] + "/" + segmentOne, Forever: true, Err: syscall.EIO})
-		r := open(t, options(mem))
+		o := options(mem)
+		o.GoWithout = []string{healthy.ID()}
+		_, err := runlog.Open(t.Context(), o)
+		wantIs(t, err, runlog.ErrUndecided)
+		o.GoWithout = []string{bad.ID()}
+		r := open(t, o)
 		if p := predecessor(t, r, bad.ID()); p.Err == nil || p.Recovered || p.Status == runlog.CrashedRecovered {
 			t.Fatalf("predecessor %+v", p)
 		}
@@ -227,13 +261,99 @@ func TestLC10ARunThatCannotBeReadDoesNotStopTheBoot(t *testing.T) {
 	})
 }
 
+// What a newer version wrote is whole, so it is not passed over when an engine is rolled back.
+func TestARunOfANewerVersionStopsTheBoot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem, healthy := killed(t, newMem(), 3)
+		mem, newer := killed(t, mem, 3)
+		must(t, must1(mem.Create(newer.Dir()+"/00000001.segz")).Close())
+		o := options(mem)
+		_, err := runlog.Open(t.Context(), o)
+		wantIs(t, err, runlog.ErrUndecided, runlog.ErrVersion)
+		o.GoWithout = []string{newer.ID()}
+		wantParent(t, open(t, o), healthy.ID())
+	})
+}
+
+func TestAnUndecidedRunThatCannotBeTheParentStopsNoBoot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem, old := killed(t, newMem(), 3)
+		mem, newest := killed(t, mem, 3)
+		for range 2 { // behind a crashed run with state, and then consumed by one that ended
+			mem.Inject(vfs.Rule{Kind: vfs.OpRead, Name: old.Dir()[1:] + "/*", Forever: true, Err: syscall.EMFILE})
+			r := open(t, options(mem))
+			wantParent(t, r, newest.ID())
+			if p := predecessor(t, r, old.ID()); p.Err == nil {
+				t.Fatalf("predecessor %+v", p)
+			}
+			add(t, r, 1)
+			old, newest, mem = newest, r, mem.Kill()
+		}
+	})
+}
+
+func TestAConsumedRunOfWhichNothingCanBeReadBringsNobodyBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem, _ := killed(t, newMem(), 3)
+		mem, consumer := killed(t, mem, 3)
+		closed(t, open(t, options(mem)))
+		mem.Inject(vfs.Rule{Kind: vfs.OpRead, Name: consumer.Dir()[1:] + "/*", Forever: true, Err: syscall.EMFILE})
+		r := open(t, options(mem))
+		wantParent(t, r, "")
+		if p := predecessor(t, r, consumer.ID()); p.Err == nil || p.Parent != "" {
+			t.Fatalf("predecessor %+v", p)
+		}
+	})
+}
+
+// Whatever the one operation is that fails, no boot goes on from an older state than the newest: it does well, or it
+// fails and the next one does well.
+func TestNoPassingErrorEverChangesTheParent(t *testing.T) {
+	for _, errno := range []error{syscall.EMFILE, syscall.ENOMEM, syscall.EIO} {
+		for _, ended := range []bool{false, true} {
+			bubble(t, func(t *testing.T) {
+				disk, _ := killed(t, newMem(), 3)
+				disk, newest := killed(t, disk, 3)
+				want := newest.ID()
+				if ended { // it has consumed the one before
+					r := open(t, options(disk))
+					closed(t, r)
+					want = ""
+				}
+				refused := 0
+				for n := 1; ; n++ {
+					mem := disk.Kill()
+					fault := mem.Inject(vfs.Rule{Kind: vfs.OpAny &^ vfs.OpClose, Nth: n, Err: errno})
+					r, err := runlog.Open(t.Context(), options(mem))
+					fault.Remove()
+					if err == nil {
+						got := r.Manifest().Parent
+						closed(t, r)
+						if got != want {
+							t.Fatalf("%v at operation %d: the parent is %q, want %q: %+v", errno, n, got, want, r.Predecessors())
+						}
+					} else if errors.Is(err, runlog.ErrUndecided) {
+						refused++
+					}
+					if fault.Hits() == 0 {
+						break
+					}
+				}
+				if refused == 0 {
+					t.Fatalf("%v: no boot was refused", errno)
+				}
+			})
+		}
+	}
+}
+
 // A disk that is too full to recover a run is no reason to go on without its state.
 func TestAFullDiskDuringRecoveryStopsTheBoot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		mem, state := killed(t, newMem(), 3)
 		mem.Inject(vfs.Rule{Kind: vfs.OpWrite, Name: state.Dir()[1:] + "/" + segmentOne, Err: syscall.ENOSPC})
 		_, err := runlog.Open(t.Context(), options(mem))
-		wantIs(t, err, syscall.ENOSPC)
+		wantIs(t, err, syscall.ENOSPC, runlog.ErrUndecided)
 		wantParent(t, open(t, options(mem)), state.ID())
 	})
 }
@@ -252,12 +372,8 @@ func TestAFailedBootKeepsTheParent(t *testing.T) {
 				closed(t, r)
 				break
 			}
-			if err == nil { // what failed did not matter, or it kept the old run from being recovered: then the new one says so
-				if p := predecessor(t, r, state.ID()); p.Err == nil {
-					wantParent(t, r, state.ID())
-				} else if s := r.Manifest().Skipped; len(s) != 1 || s[0].Run != state.ID() {
-					t.Fatalf("operation %d failed: skipped %+v, %+v", n, s, p)
-				}
+			if err == nil { // what failed did not matter
+				wantParent(t, r, state.ID())
 				mem = mem.Kill()
 				_ = r.Close(t.Context())
 			} else {
@@ -301,6 +417,42 @@ func TestABootThatDiesKeepsTheParent(t *testing.T) {
 				t.Fatalf("state %d: the parent is %q, want %s; %+v", i, got, state.ID(), next.Predecessors())
 			}
 			closed(t, next)
+		}
+	})
+}
+
+// The first segment has its name only when it is on the disk, so there is nothing that looks like a damaged run.
+func TestAPowerCutInsideOpenLeavesNothingToQuarantine(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		disk := vfs.NewMem(vfs.MemOptions{Garbage: true})
+		var states []*vfs.Mem
+		disk.SetHook(func(op vfs.Op) error {
+			if op.Kind&vfs.OpChange != 0 {
+				worst := func(c vfs.Choice) int { // keep the names, and spoil what they lead to
+					if c.Garbage >= 0 {
+						return c.Garbage
+					}
+					return c.Newest
+				}
+				states = append(states, disk.Crash(worst))
+				for seed := range uint64(4) {
+					states = append(states, disk.Crash(vfs.Random(seed)))
+				}
+			}
+			return nil
+		})
+		o := options(disk)
+		o.Synchronous = true // so that the hook is not called by two
+		open(t, o)
+		disk.SetHook(nil)
+		for i, after := range states {
+			o.FS = after
+			r := open(t, o)
+			for _, p := range r.Predecessors() {
+				if p.Err != nil {
+					t.Fatalf("state %d: %+v", i, p)
+				}
+			}
 		}
 	})
 }
@@ -400,9 +552,9 @@ func TestARunWithoutAManifestIsNotRemovedWithItsData(t *testing.T) {
 					must(t, mem.Remove(a.Dir()+"/00000002.seg"))
 				}
 				harm(mem, a.Dir())
-				r, err := runlog.Open(t.Context(), options(mem))
-				must(t, err)
-				defer r.Close(context.Background())
+				o := options(mem)
+				o.GoWithout = []string{a.ID()}
+				open(t, o)
 				if names, err := mem.ReadDir(a.Dir()); err != nil || len(names) == 0 {
 					t.Errorf("%d files, %v", len(names), err)
 				}

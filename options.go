@@ -112,6 +112,10 @@ type Options struct {
 	Labels        map[string]string
 	Seed          *uint64
 
+	// GoWithout lists ids of earlier runs that Open may leave behind although it cannot decide how they ended: see
+	// UndecidedError. For an operator who has seen the error; naming the run keeps the permission from outliving it.
+	GoWithout []string
+
 	Kinds []string // key kinds beside the built-in ones; more can be declared later
 
 	MaxPayload        int   // bytes; 0: 1 MiB; at most 8 MiB

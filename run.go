@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/internal/drive"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/vfs"
 	"github.com/runlog-io/runlog/wal"
@@ -46,7 +47,7 @@ func Open(ctx context.Context, o Options) (*Run, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("runlog: open %s: %w", o.Instance, err)
 	}
-	if o.Synchronous || ctx.Done() == nil {
+	if o.Synchronous || ctx.Done() == nil || drive.From(ctx) != nil {
 		return boot(ctx, o)
 	}
 	type outcome struct {
@@ -145,14 +146,21 @@ func create(ctx context.Context, o Options, base string, lock io.Closer) (*Run, 
 		Identity: o.identity(id, found.parent, manifest.OriginEngine, now),
 		Kinds:    o.kinds(), Status: manifest.Running, Skipped: found.skipped,
 	}
-	log, err := wal.Create(o.wal(filepath.Join(base, id), m))
+	lo, wo, d := o.wal(filepath.Join(base, id), m), o.writer(), drive.From(ctx)
+	if d != nil {
+		lo.Background, wo.Manual = d.Background, true
+	}
+	log, err := wal.Create(lo)
 	if err != nil {
 		return nil, m.Identity, fmt.Errorf("runlog: start run %s: %w", id, err)
 	}
-	w, err := writer.New(log, 0, log.MaxBatchBytes(), o.writer())
+	w, err := writer.New(log, 0, log.MaxBatchBytes(), wo)
 	if err != nil {
 		log.Abandon()
 		return nil, m.Identity, err
+	}
+	if d != nil {
+		d.Step, d.Mark, d.Sync = w.Step, w.Mark, w.Sync
 	}
 	return &Run{o: o, id: id, log: log, w: w, r: log.Reader(), lock: lock, predecessors: found.list}, m.Identity, nil
 }
@@ -170,6 +178,12 @@ func (r *Run) start(ctx context.Context, id manifest.Identity) error {
 	}
 	if r.o.Sync == SyncNever {
 		return nil
+	}
+	if d := drive.From(ctx); d != nil { // who would have to wait for itself
+		if _, err := d.Step(); err != nil {
+			return err
+		}
+		return d.Sync()
 	}
 	if err := r.w.WaitDurable(ctx, seq); err != nil {
 		return err
@@ -308,9 +322,10 @@ func (r *Run) Close(ctx context.Context) error {
 }
 
 // Abandon ends the run as a crash would, for an engine that could not restore its state: what was submitted is
-// committed if the disk lets it, but the run stays unsealed (unless a Close has just sealed it) and is left to the
-// next Open, which can choose this run's parent again unless this run has come to hold state. Every later call
-// returns a *HaltError that wraps cause. If ctx ends first, the rest goes on in the background.
+// committed if the disk lets it, but the run stays unsealed and is left to the next Open, which can choose this run's
+// parent again unless this run has come to hold state. Every later call returns a *HaltError that wraps cause. A Close
+// that has come as far as to write RunEnded is not undone: then the run ends as that Close says, and Err is ErrClosed.
+// If ctx ends first, the rest goes on in the background.
 func (r *Run) Abandon(ctx context.Context, cause error) error {
 	r.w.Abandon(cause)
 	select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -168,6 +169,127 @@ func TestATailInAnotherProcessEndsWhenALaterBootRecoversTheRun(t *testing.T) {
 	}
 	if r.Live() {
 		t.Error("the reader still takes the run for live")
+	}
+}
+
+// What a reader has seen in the page cache, and a failed sync has kept off the disk, is gone when recovery is through.
+func TestATailWhoseLastBatchesRecoveryCutsOffSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		payload int
+		poll    time.Duration
+	}{
+		"less than a footer": {1, time.Millisecond},
+		"many":               {9000, time.Millisecond},
+		"patient reader":     {9000, 200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t).fill(20, 100)
+			g.must(g.log.Mark())
+			g.mem.Inject(vfs.Rule{Kind: vfs.OpDatasync, Name: segment.FileName(1), Err: syscall.EIO, Landed: vfs.LoseAll()})
+			g.must(g.add(entry.Draft{Topic: "t", Type: "x", Payload: make([]byte, c.payload)}))
+			if err := g.log.Sync(); !errors.Is(err, syscall.EIO) {
+				t.Fatalf("sync: %v", err)
+			}
+			mem := g.killed()
+			type end struct {
+				next uint64
+				err  error
+			}
+			readers := map[Level]*Reader{}
+			ends := map[Level]chan end{}
+			seen := make(chan struct{}, 2)
+			for _, level := range []Level{Durable, Written} {
+				r, done := openReader(t, mem), make(chan end, 1)
+				readers[level], ends[level] = r, done
+				go func() {
+					var e end
+					for v, err := range r.Tail(context.Background(), TailOptions{Level: level, Poll: c.poll}) {
+						if e.err = err; err == nil {
+							e.next = v.Seq() + 1
+						}
+						if e.next == r.last(level)+1 {
+							select {
+							case seen <- struct{}{}:
+							default:
+							}
+						}
+					}
+					done <- e
+				}()
+			}
+			<-seen
+			<-seen
+			if rec := recovered(t, mem); rec.LastSeq != 20 {
+				t.Fatalf("recovered %+v", rec)
+			}
+			for level, want := range map[Level]uint64{Durable: 21, Written: 22} {
+				select {
+				case e := <-ends[level]:
+					var at *format.Error
+					if e.next != want || errors.Is(e.err, format.ErrTorn) != (level == Written) || level == Durable && e.err != nil {
+						t.Errorf("level %d: next is seq %d, %v", level, e.next, e.err)
+					} else if errors.As(e.err, &at) && (at.FirstSeq != 21 || at.LastSeq != 21 || at.Offset <= 0 || at.Path != runDir+"/"+segment.FileName(1)) {
+						t.Errorf("level %d: %v", level, e.err)
+					}
+				case <-time.After(5 * time.Second):
+					t.Fatalf("level %d: the tail hangs", level)
+				}
+				r := readers[level]
+				if n, err, wrong := prefix(r, g.want); n != 20 || err != nil || wrong != nil || r.Live() || r.LastSeq() != 20 {
+					t.Errorf("level %d: afterwards %d entries, %v, %v; last %d", level, n, err, wrong, r.LastSeq())
+				}
+			}
+		})
+	}
+}
+
+// The writer may go on, and end the run, between a reader's last read and its question whether somebody has ended it.
+func TestARunThatEndsWellWhileAReaderLooksIsReadToItsEnd(t *testing.T) {
+	g := newRig(t).fill(20, 100)
+	r := openReader(t, g.mem)
+	g.must(g.add(draft(21, 100)))
+	g.sealed()
+	r.ext.mu.Lock()
+	r.recovered(true)
+	r.ext.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if next, err := follow(ctx, r, TailOptions{}, 1); next != 22 || err != nil {
+		t.Errorf("the tail ended before seq %d: %v", next, err)
+	}
+}
+
+// A reader that has not looked since recovery must not take for damage what was cut off under it.
+func TestReadingWhatRecoveryHasCutOffIsNoDamage(t *testing.T) {
+	for name, read := range map[string]func(r *Reader) error{
+		"scan": func(r *Reader) error {
+			var last error
+			for _, err := range r.Scan(ScanOptions{From: 20}) {
+				last = err
+			}
+			return last
+		},
+		"get":  func(r *Reader) error { _, err := r.Get(21, nil); return err },
+		"tail": func(r *Reader) error { _, err := follow(context.Background(), r, TailOptions{}, 20); return err },
+	} {
+		g := newRig(t).fill(20, 100)
+		g.must(g.log.Mark())
+		g.mem.Inject(vfs.Rule{Kind: vfs.OpDatasync, Name: segment.FileName(1), Err: syscall.EIO, Landed: vfs.LoseAll()})
+		g.must(g.add(draft(21, 3000)))
+		_ = g.log.Sync()
+		mem := g.killed()
+		r := openReader(t, mem)
+		if r.LastSeq() != 21 {
+			t.Fatalf("the reader sees seq %d", r.LastSeq())
+		}
+		recovered(t, mem)
+		if err := read(r); !errors.Is(err, format.ErrTorn) || errors.Is(err, format.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		poke(t, mem, segment.FileName(1), 4096+300, 1)
+		if _, err := r.Get(2, nil); errors.Is(err, format.ErrTorn) {
+			t.Errorf("%s: real damage is passed off as a cut: %v", name, err)
+		}
 	}
 }
 

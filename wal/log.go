@@ -24,9 +24,9 @@ type Log struct {
 	// Owned by the writer.
 	enc     segment.Encoder
 	active  *openSeg
-	limit   int64 // no batch may end behind it in the active segment
-	synced  uint64
-	failed  error // sticky
+	limit   int64         // no batch may end behind it in the active segment
+	synced  segment.Chain // after the last commit that a sync has covered
+	failed  error         // sticky
 	routes  routeTable
 	maker   *spareMaker
 	ioFault bool // the failure was an I/O error, so the active file must not be touched
@@ -76,7 +76,8 @@ func Create(o Options) (*Log, error) {
 	}
 	l.files = newFiles(o.FS, o.Dir, maxOpenFiles, l.o.Warn)
 	l.routes.init()
-	l.use(&s, segment.FirstChain(o.Manifest.Run))
+	l.synced = segment.FirstChain(o.Manifest.Run)
+	l.use(&s, l.synced)
 	l.sealer = newSealer(l)
 	l.startSpare(1)
 	return l, nil
@@ -205,7 +206,7 @@ func (l *Log) encodeKinds() {
 func (l *Log) commit(lastSeq uint64, flags, nextSalt uint64) *segment.Commit {
 	c := &l.routes.commit // reused, so that a commit does not allocate
 	*c = segment.Commit{
-		Ordinal: l.active.chain.Ordinal + 1, Durable: l.synced, FirstSeq: l.active.chain.Seq + 1, LastSeq: lastSeq,
+		Ordinal: l.active.chain.Ordinal + 1, Durable: l.synced.Ordinal, FirstSeq: l.active.chain.Seq + 1, LastSeq: lastSeq,
 		Flags: flags, NextSalt: nextSalt, Time: l.o.Clock.Now(),
 	}
 	l.routes.bytes = l.enc.Commit(c, l.active.chain.Value)
@@ -262,7 +263,7 @@ func (l *Log) Sync() error {
 	if l.failed != nil {
 		return l.failed
 	}
-	if l.synced == l.active.chain.Ordinal {
+	if l.synced.Ordinal == l.active.chain.Ordinal {
 		return nil
 	}
 	if err := l.active.file.Datasync(); err != nil {
@@ -272,7 +273,7 @@ func (l *Log) Sync() error {
 	if l.o.NoSync {
 		return nil // earlier segments may not be on the disk: Seal sees to them
 	}
-	l.synced = l.active.chain.Ordinal
+	l.synced = l.active.chain
 	l.durable.publish(l.active.chain.Seq)
 	return nil
 }
@@ -280,7 +281,7 @@ func (l *Log) Sync() error {
 // Mark writes and syncs a sync mark, which proves that everything synced so far was durable. It does nothing if the last
 // commit is one already.
 func (l *Log) Mark() error {
-	if l.failed != nil || l.active.last.Flags&segment.FlagMark != 0 || l.synced == 0 {
+	if l.failed != nil || l.active.last.Flags&segment.FlagMark != 0 || l.synced.Ordinal == 0 {
 		return l.failed
 	}
 	if err := l.mark(0); err != nil {
@@ -352,7 +353,7 @@ func (l *Log) Fail(h manifest.Halt) error {
 
 // detachedHalt writes the halt record into the spare, as evidence beside the chain.
 func (l *Log) detachedHalt(s *spare, body []byte) error {
-	state := segment.Chain{Ordinal: l.synced, Seq: l.durable.Load()}
+	state := l.synced
 	l.enc.Begin(s.header.Salt, s.header.Size)
 	l.enc.Start(segment.Start{Prev: state, BaseTime: l.o.Clock.Now(), PrevSalt: l.active.header.Salt, Detached: true})
 	l.enc.Raw(segment.KindHalt, body)
@@ -436,9 +437,6 @@ func sealedManifest(fs *files, set *segSet, m manifest.Manifest, status manifest
 func (l *Log) Abandon() {
 	_ = l.fail(format.ErrClosed)
 	l.sealer.stop()
-	if m := l.maker; m != nil {
-		m.stop.Store(true)
-	}
 	l.Quiesce()
 	if m := l.maker; m != nil && m.result.file != nil {
 		_ = m.result.file.Close()
@@ -446,16 +444,13 @@ func (l *Log) Abandon() {
 	l.close()
 }
 
-// Quiesce waits until the background work of an abandoned or sealed log has stopped, so that its folder can be removed.
+// Quiesce ends what is left of the background work of an abandoned or sealed log, and returns when it has stopped, so
+// that the folder can be removed.
 func (l *Log) Quiesce() {
 	if m := l.maker; m != nil {
-		<-m.done
+		m.cancel()
 	}
-	l.sealer.mu.Lock()
-	defer l.sealer.mu.Unlock()
-	for l.sealer.busy {
-		l.sealer.cond.Wait()
-	}
+	l.sealer.wait()
 }
 
 // Close frees what reading needs, after Seal.

@@ -28,7 +28,8 @@ type follower struct {
 	kinds   atomic.Pointer[entry.Kinds] // the longest list that manifest or segments declare: lists only grow
 	damage  *format.Error
 	torn    int64
-	idle    int // polls that found nothing new; guarded by mu
+	cut     atomic.Pointer[format.Error] // batches that this reader has shown and that recovery has cut off
+	looked  time.Time                    // when recovered last looked; guarded by mu
 }
 
 // OpenReader opens a run's folder for reading: sealed, crashed or live. It takes no lock, writes nothing, and works
@@ -311,7 +312,9 @@ func (r *Reader) refresh() error {
 		f.learn(o.dict.Kinds())
 		r.proven(openSegs(f.set.Load()))
 		if !o.complete() {
-			return r.recovered(o, stop)
+			size, err := o.file.Size() // only what has its footer is shorter than planned
+			r.recovered(stop.Footer || err == nil && size < o.header.PlannedSize)
+			return nil
 		}
 		if o.last.Flags&segment.FlagFinal != 0 {
 			f.ended.Store(true)
@@ -319,38 +322,81 @@ func (r *Reader) refresh() error {
 			return nil
 		}
 		r.retireSealed(set)
-		if more, err := r.follow(set, o.chain, o.last.NextSalt); !more || err != nil {
+		more, err := r.follow(set, o.chain, o.last.NextSalt)
+		if err != nil {
+			if r.recovered(true); f.ended.Load() {
+				return nil // the last commit, which names the next segment, is among what was cut off
+			}
+		}
+		if !more || err != nil {
 			return err
 		}
 	}
 }
 
-// recovered notices that a later boot has sealed the segment behind the last batch, so that nothing will follow.
-func (r *Reader) recovered(o *openSeg, stop *segment.Stop) error {
-	if !stop.Footer {
-		if r.ext.idle++; r.ext.idle%64 == 0 {
-			r.replaced(o)
+// lookAgain is how long a reader waits for news before it asks whether somebody else has ended the run.
+const lookAgain = 50 * time.Millisecond
+
+// recovered notices that a later boot has ended the run: behind the last batch, so that nothing will follow, or before
+// it, since what this reader has seen there was only in the page cache. It is called with mu held.
+func (r *Reader) recovered(hurry bool) {
+	f := r.ext
+	if now := time.Now(); hurry || now.Sub(f.looked) >= lookAgain {
+		f.looked = now
+		for _, o := range openSegs(f.set.Load()) {
+			in, err := r.sealedMeanwhile(o)
+			if err != nil || in.footer.ContentEnd > o.end.Load() { // its writer has gone on, and ended, since this reader has read
+				return
+			}
+			if !in.footer.Continues() {
+				f.endAt(o, &in.footer)
+				return
+			}
 		}
-		return nil
 	}
-	b := make([]byte, segment.FooterSize)
-	n, _ := o.file.ReadAt(b, stop.Offset)
-	if ft, ok := segment.DecodeFooter(b[:n], o.header.Salt, stop.Offset); ok && !ft.Continues() {
-		r.ext.ended.Store(true)
-		r.ext.durable.Store(o.chain.Seq)
-	}
-	return nil
 }
 
-// replaced notices that recovery has put a sealed copy in the place of the file that is being read.
-func (r *Reader) replaced(o *openSeg) {
-	set := r.ext.set.Load()
-	ref := &segRef{number: o.header.Number, path: set.segs[len(set.segs)-1].path}
-	in, err := infoOf(r.fsys, ref, func(*segment.Header) string { return r.files.run })
-	if err == nil && in.header.Salt == o.header.Salt && in.footer.ContentEnd == o.end.Load() && !in.footer.Continues() {
-		r.ext.ended.Store(true)
-		r.ext.durable.Store(o.chain.Seq)
+// sealedMeanwhile reads the footer of a segment that had none: in the file that is being read, or in the sealed copy
+// that recovery has put in its place.
+func (r *Reader) sealedMeanwhile(o *openSeg) (*sealedInfo, error) {
+	in, err := readInfo(o.file, o.path)
+	if err == nil {
+		return in, nil
 	}
+	ref := &segRef{number: o.header.Number, path: o.path}
+	if in, err = infoOf(r.fsys, ref, func(*segment.Header) string { return r.files.run }); err == nil && in.header.Salt != o.header.Salt {
+		err = format.ErrCorrupt
+	}
+	return in, err
+}
+
+// endAt takes note of the footer that ends the run in segment o.
+func (f *follower) endAt(o *openSeg, ft *segment.Footer) {
+	if ft.LastSeq < f.chain.Seq {
+		f.cut.Store(&format.Error{Path: o.path, Offset: ft.ContentEnd, FirstSeq: ft.LastSeq + 1, LastSeq: f.chain.Seq, Err: format.ErrTorn,
+			Why: "recovery has cut off what was written but never durable"})
+	}
+	f.written.Store(ft.LastSeq)
+	f.durable.Store(ft.LastSeq)
+	f.ended.Store(true)
+}
+
+// explain puts the reason in the place of an error about bytes that recovery has cut off under the reader.
+func (r *Reader) explain(err error) error {
+	f := r.ext
+	if f == nil || !errors.Is(err, format.ErrCorrupt) {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ended.Load() {
+		r.recovered(true)
+	}
+	cut, at := f.cut.Load(), (*format.Error)(nil)
+	if cut != nil && errors.As(err, &at) && (at.FirstSeq >= cut.FirstSeq || at.Path == cut.Path && at.Offset >= cut.Offset) {
+		return cut
+	}
+	return err
 }
 
 // follow opens the next segment, if its file is there.
@@ -401,7 +447,9 @@ type TailOptions struct {
 
 // Tail returns the entries from o.From on and waits for more, until the run has ended (then it just ends), ctx is
 // done (its error comes last), or something is damaged. It is gap-free across rotation and sealing. A view is valid
-// until the next step.
+// until the next step. Outside of the writer's process, what a tail has returned at level Written may turn out never to
+// have reached the disk; when a later boot has cut it off the tail ends with an error that wraps ErrTorn and names the
+// seqs.
 func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, error] {
 	if o.From == 0 {
 		o.From = 1
@@ -410,12 +458,12 @@ func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, 
 		o.Poll = time.Millisecond
 	}
 	return func(yield func(entry.View, error) bool) {
-		next := o.From
+		next, seen := o.From, uint64(0)
 		for {
 			ended := !r.Live() // asked first: what it vouches for is then already visible
 			stopped := false
 			err := r.scan(ScanOptions{From: next, Level: o.Level}, func(v entry.View) bool {
-				next = v.Seq() + 1
+				seen, next = v.Seq(), v.Seq()+1
 				stopped = !yield(v, nil)
 				return !stopped && ctx.Err() == nil
 			})
@@ -433,6 +481,11 @@ func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, 
 				return
 			}
 			if ended && next > r.last(o.Level) {
+				if r.ext != nil {
+					if cut := r.ext.cut.Load(); cut != nil && seen >= cut.FirstSeq {
+						yield(entry.View{}, cut)
+					}
+				}
 				return
 			}
 		}

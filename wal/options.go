@@ -33,6 +33,10 @@ type Options struct {
 	NoSync bool
 	// Inline does everything on the caller's goroutine, for determinism.
 	Inline bool
+	// Background runs a task beside the writer: the making of a spare, the sealing of finished segments. It must not run
+	// it on the spot. Whoever needs what a task makes before it was begun does it himself, and the task, if it comes at
+	// all, finds nothing to do; so a driver may begin tasks late, in any order, or never. nil: a goroutine each.
+	Background func(task func())
 	// Warn receives trouble that does not endanger the log, such as an index that could not be written. It must not
 	// block.
 	Warn func(error)
@@ -64,6 +68,9 @@ func (o *Options) resolve() error {
 	}
 	if o.Salts == nil {
 		o.Salts = randomSalt
+	}
+	if o.Background == nil {
+		o.Background = func(task func()) { go task() }
 	}
 	if o.Warn == nil {
 		o.Warn = func(error) {}

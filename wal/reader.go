@@ -204,7 +204,8 @@ func (r *Reader) Get(seq uint64, buf *Buffer) (entry.View, error) {
 	if seq == 0 || seq > r.last(DefaultLevel) {
 		return entry.View{}, r.notFound(seq)
 	}
-	return r.get(seq, buf)
+	v, err := r.get(seq, buf)
+	return v, r.explain(err)
 }
 
 func (r *Reader) notFound(seq uint64) error {

@@ -3,10 +3,10 @@ package wal
 import (
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
@@ -40,6 +40,9 @@ func Recover(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 
 func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 	if q, quarantined, _ := manifest.ReadQuarantine(fsys, dir); quarantined {
+		if _, err := fsys.Stat(filepath.Join(dir, manifest.QuarantineName)); err != nil {
+			return Recovery{}, err // nobody knows whether there is such a file
+		}
 		m, _, _ := manifest.Read(fsys, dir)
 		return Recovery{Status: manifest.Quarantined, Manifest: m, LastSeq: m.LastSeq, Damage: fmt.Errorf("%w: %s", format.ErrQuarantined, q.Reason)}, nil
 	}
@@ -52,7 +55,7 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 		}
 		return Recovery{Status: m.Status, LastSeq: m.LastSeq, DroppedBytes: m.DroppedBytes, Manifest: m}, nil
 	}
-	if errors.Is(merr, format.ErrVersion) {
+	if errors.Is(merr, format.ErrVersion) || passing(merr) {
 		return Recovery{}, merr
 	}
 	st, err := examine(fsys, dir, func(h *segment.Header) string {
@@ -78,6 +81,13 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 		return quarantine(fsys, dir, m, st.damage, now)
 	}
 	return st.seal(fsys, dir, m, now)
+}
+
+// passing reports whether a file could not be looked at for a reason that lies in the system, such as too many open
+// files. An EIO may be the medium's last word, so it counts as damage to what has a stand-in.
+func passing(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.EIO
 }
 
 // anyIdentity reads the run's identity out of a segment header.
@@ -239,27 +249,28 @@ func verifyOnDisk(fsys vfs.FS, o *openSeg) (good int64, last segment.Chain, err 
 	return uncachedEnd(o)
 }
 
-// uncachedEnd verifies the unproven commits against the disk and returns the end of those that are there, and the
-// state that they leave.
+// uncached reads a file past the page cache.
+type uncached struct{ vfs.File }
+
+func (f uncached) ReadAt(b []byte, off int64) (int, error) { return f.ReadAtUncached(b, off) }
+
+// uncachedEnd verifies the unproven commits against the disk, piece by piece, and returns the end of those that are
+// there, and the state that they leave.
 func uncachedEnd(o *openSeg) (int64, segment.Chain, error) {
-	from := o.pending[0].from
-	chain := o.pending[0].before
-	b := make([]byte, o.end.Load()-from)
-	n, err := o.file.ReadAtUncached(b, from)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, chain, err
-	}
-	b = b[:n]
-	at := int64(0)
-	for at < int64(len(b)) {
-		batch, err := segment.ReadBatch(b[at:], o.header.Salt, from+at, chain)
-		if err != nil {
+	w := window{f: uncached{o.file}, limit: o.end.Load()}
+	at, chain := o.pending[0].from, o.pending[0].before
+	for at < w.limit {
+		batch, err := w.nextBatch(o.header.Salt, at, chain)
+		var stop *segment.Stop
+		if errors.As(err, &stop) {
 			break
 		}
-		chain = batch.Next
-		at = batch.Commit.End() - from
+		if err != nil {
+			return 0, chain, err
+		}
+		at, chain = batch.Commit.End(), batch.Next
 	}
-	return from + at, chain, nil
+	return at, chain, nil
 }
 
 // shorten reads segment i again up to where the disk agrees; everything behind was never durable.

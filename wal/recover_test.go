@@ -1,8 +1,10 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"strings"
 	"syscall"
@@ -302,4 +304,72 @@ func TestADamagedOldSegmentQuarantinesAndChangesNothing(t *testing.T) {
 	if r := openReader(t, mem); r.Status() != manifest.Quarantined {
 		t.Errorf("the reader says %s", r.Status())
 	}
+}
+
+func TestADetachedHaltRecordNamesTheLastSyncedCommit(t *testing.T) {
+	g := newRig(t, func(o *Options) { o.Inline = false }).fill(20, 100)
+	<-g.log.maker.done
+	want := openReader(t, g.mem).ext.chain
+	g.mem.Inject(vfs.Rule{Kind: vfs.OpDatasync, Name: segment.FileName(1), Err: syscall.EIO})
+	g.must(g.add(draft(21, 10)))
+	if err := g.log.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("sync: %v", err)
+	}
+	g.must(g.log.Fail(manifest.Halt{Reason: manifest.ReasonIO}))
+	b := []byte(contents(t, g.mem, runDir)[segment.FileName(2)])
+	h, err := segment.ReadHeader(bytes.NewReader(b), segment.FileName(2))
+	g.must(err)
+	s, ok := segment.DecodeStart(b[h.Size:], h.Salt, h.Size)
+	if !ok || !s.Detached || s.Prev.Ordinal != want.Ordinal || s.Prev.Seq != 20 || s.Prev.Value != want.Value || want.Value == 0 {
+		t.Errorf("the halt record follows %+v, want %+v", s.Prev, want)
+	}
+	g.log.Abandon()
+}
+
+// Under SyncNever nothing proves any commit, so that all of a segment is in doubt.
+func TestATailInDoubtIsReadFromTheDiskInPieces(t *testing.T) {
+	g := newRig(t, func(o *Options) { o.NoSync, o.SegmentBytes, o.FirstBytes = true, 16<<20, 16<<20 })
+	for len(g.want) < 5000 {
+		g.must(g.add(draft(uint64(len(g.want)+1), 1000), draft(uint64(len(g.want)+2), 1000)))
+	}
+	mem := g.killed()
+	var total, largest int64
+	mem.SetHook(func(op vfs.Op) error {
+		if op.Kind == vfs.OpReadUncached {
+			total, largest = total+op.Len, max(largest, op.Len)
+		}
+		return nil
+	})
+	rec := recovered(t, mem)
+	mem.SetHook(nil)
+	if rec.LastSeq != 5000 || total < 5<<20 || largest > windowSize {
+		t.Errorf("seq %d; %d bytes were read past the cache, at most %d at once", rec.LastSeq, total, largest)
+	}
+	whole(t, openReader(t, mem), g.want)
+}
+
+// Only what is lost is made again: a manifest that cannot be opened for now knows things that nothing else does.
+func TestAManifestThatCannotBeOpenedNowIsNotRebuilt(t *testing.T) {
+	mem := newRig(t).fill(5, 50).killed()
+	before := contents(t, mem, runDir)
+	fault := mem.Inject(vfs.Rule{Kind: vfs.OpOpen, Name: manifest.FileName, Err: syscall.EMFILE})
+	if rec, err := Recover(mem, runDir, 1); !errors.Is(err, syscall.EMFILE) || fault.Hits() != 1 {
+		t.Fatalf("recovered %+v, %v", rec, err)
+	}
+	if !maps.Equal(before, contents(t, mem, runDir)) {
+		t.Error("something was written")
+	}
+	recovered(t, mem)
+}
+
+func TestCreateReplacesNoSegment(t *testing.T) {
+	g := newRig(t).fill(5, 50)
+	before := contents(t, g.mem, runDir)
+	if _, err := Create(g.o); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), segment.FileName(1)) {
+		t.Errorf("a second run in the same folder: %v", err)
+	}
+	if !maps.Equal(before, contents(t, g.mem, runDir)) {
+		t.Error("something was written")
+	}
+	g.log.Abandon()
 }

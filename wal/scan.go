@@ -103,7 +103,7 @@ func (r *Reader) scan(o ScanOptions, yield func(entry.View) bool) error {
 	}
 	if q.From <= q.To {
 		if done, err := r.scanSegments(&q, yield); done || err != nil {
-			return err
+			return r.explain(err)
 		}
 	}
 	if whole && !q.Reverse {

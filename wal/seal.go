@@ -41,25 +41,23 @@ func (s *sealer) failure() error {
 // enqueue hands a finished segment over. It returns at once, unless the log works inline.
 func (s *sealer) enqueue(o *openSeg) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.queue = append(s.queue, o)
-	if s.busy || s.stopped {
+	s.mu.Unlock()
+	if s.l.o.Inline {
+		s.run()
+	} else {
+		s.l.o.Background(s.run)
+	}
+}
+
+// run seals until the queue is empty, unless somebody is doing that.
+func (s *sealer) run() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy {
 		return
 	}
 	s.busy = true
-	if s.l.o.Inline {
-		s.run()
-		return
-	}
-	go func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.run()
-	}()
-}
-
-// run seals until the queue is empty. It is called with the lock held, and lets go of it while it works.
-func (s *sealer) run() {
 	for len(s.queue) > 0 && !s.stopped && s.err == nil {
 		o := s.queue[0]
 		s.queue = s.queue[1:]
@@ -76,15 +74,23 @@ func (s *sealer) run() {
 	s.cond.Broadcast()
 }
 
-// finish seals the last segment and waits for all.
-func (s *sealer) finish(o *openSeg) error {
-	s.enqueue(o)
+// wait returns when nothing is being sealed.
+func (s *sealer) wait() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.busy {
 		s.cond.Wait()
 	}
-	return s.err
+}
+
+// finish seals the last segment, and all before it.
+func (s *sealer) finish(o *openSeg) error {
+	s.mu.Lock()
+	s.queue = append(s.queue, o)
+	s.mu.Unlock()
+	s.run() // what the background has begun goes on there, this one included
+	s.wait()
+	return s.failure()
 }
 
 // stop lets no further segment be sealed; one that is being sealed is left to end by itself.

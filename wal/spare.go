@@ -1,6 +1,9 @@
 package wal
 
 import (
+	"cmp"
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -19,17 +22,35 @@ type spare struct {
 	err    error
 }
 
-// spareMaker makes one spare on its own goroutine.
+// spareMaker makes one spare: in the background, or for who cannot wait until that has begun.
 type spareMaker struct {
+	begun  atomic.Bool
 	done   chan struct{}
 	urgent atomic.Bool // somebody waits: fill without pauses
 	stop   atomic.Bool // nobody needs it any more
 	result spare       // valid when done is closed
 }
 
+// run makes the spare, unless somebody has begun to.
+func (m *spareMaker) run(makeSpare func() spare) {
+	if m.begun.CompareAndSwap(false, true) {
+		m.result = makeSpare()
+		close(m.done)
+	}
+}
+
+// cancel ends the making as soon as possible and returns when it has ended.
+func (m *spareMaker) cancel() {
+	m.stop.Store(true)
+	m.run(func() spare { return spare{err: format.ErrClosed} })
+	<-m.done
+}
+
 const fillPiece = 1 << 20
 
-// makeSpare creates segment n. It leaves no file behind when it fails.
+// makeSpare creates segment n under a name that nobody takes for a segment's, and renames it when it is on the disk: so
+// whatever has a segment's name holds a whole header and nothing that was never written. It leaves no file behind when
+// it fails.
 func (l *Log) makeSpare(n uint32, m *spareMaker) (s spare) {
 	s.path = filepath.Join(l.o.Dir, segment.FileName(n))
 	id, err := manifest.EncodeIdentity(l.o.Manifest.Identity)
@@ -42,35 +63,54 @@ func (l *Log) makeSpare(n uint32, m *spareMaker) (s spare) {
 	}
 	head := segment.EncodeHeader(s.header)
 	s.header.Size = int64(len(head))
-	s.file, err = l.o.FS.Create(s.path)
-	if err != nil {
-		s.err = &format.Error{Path: s.path, Offset: -1, Why: "create segment", Err: err}
-		return s
-	}
-	if err := l.fill(s.file, s.header.PlannedSize, head, m); err != nil {
-		_ = s.file.Close()
-		_ = l.o.FS.Remove(s.path)
-		s.file = nil
-		s.err = &format.Error{Path: s.path, Offset: -1, Why: "prepare segment", Err: err}
-	}
+	s.file, s.err = l.prepare(s.path, s.header.PlannedSize, head, m)
 	return s
 }
 
+// prepare makes the file of a segment, named and durable, and opens it.
+func (l *Log) prepare(path string, size int64, head []byte, m *spareMaker) (vfs.File, error) {
+	fsys, tmp := l.o.FS, path+".tmp"
+	if _, err := fsys.Stat(path); !errors.Is(err, errNotExist) { // a rename would replace it
+		return nil, &format.Error{Path: path, Offset: -1, Why: "create segment", Err: cmp.Or(err, fs.ErrExist)}
+	}
+	f, err := fsys.Create(tmp)
+	if err != nil {
+		return nil, &format.Error{Path: path, Offset: -1, Why: "create segment", Err: err}
+	}
+	err = fill(f, size, head, m)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = fsys.Rename(tmp, path)
+	}
+	if err == nil {
+		err = fsys.SyncDir(l.o.Dir)
+	}
+	if err == nil {
+		if f, err = fsys.Open(path); err == nil {
+			return f, nil
+		}
+	}
+	_, _ = fsys.Remove(tmp), fsys.Remove(path)
+	return nil, &format.Error{Path: path, Offset: -1, Why: "prepare segment", Err: err}
+}
+
 // fill reserves the space, writes zeros over it (unwritten extents would make every commit a metadata change) and the
-// header, and syncs file and folder.
-func (l *Log) fill(f vfs.File, size int64, head []byte, m *spareMaker) error {
+// header, and syncs.
+func fill(f vfs.File, size int64, head []byte, m *spareMaker) error {
 	if err := f.Preallocate(size); err != nil {
 		return err
 	}
 	zeros := make([]byte, min(fillPiece, size))
-	for off := int64(0); off < size; off += int64(len(zeros)) {
+	for off := int64(0); off < size; {
 		if m != nil && m.stop.Load() {
 			return format.ErrClosed
 		}
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off); err != nil {
 			return err
 		}
-		if m != nil && !m.urgent.Load() {
+		if off += int64(len(zeros)); off < size && m != nil && !m.urgent.Load() {
 			if err := f.Datasync(); err != nil {
 				return err
 			}
@@ -80,10 +120,7 @@ func (l *Log) fill(f vfs.File, size int64, head []byte, m *spareMaker) error {
 	if _, err := f.WriteAt(head, 0); err != nil {
 		return err
 	}
-	if err := f.Datasync(); err != nil {
-		return err
-	}
-	return l.o.FS.SyncDir(l.o.Dir)
+	return f.Datasync()
 }
 
 // startSpare begins to make the spare that follows segment n.
@@ -93,19 +130,17 @@ func (l *Log) startSpare(n uint32) {
 	}
 	m := &spareMaker{done: make(chan struct{})}
 	l.maker = m
-	go func() {
-		m.result = l.makeSpare(n+1, m)
-		close(m.done)
-	}()
+	l.o.Background(func() { m.run(func() spare { return l.makeSpare(n+1, m) }) })
 }
 
-// takeSpare waits for the spare. If the background could not make it, one more try is made here, on a new file.
+// takeSpare waits for the spare, or makes it. If the background could not, one more try is made here, on a new file.
 func (l *Log) takeSpare(n uint32) (spare, error) {
 	m := l.maker
 	l.maker = nil
 	var s spare
 	if m != nil {
 		m.urgent.Store(true)
+		m.run(func() spare { return l.makeSpare(n+1, m) })
 		<-m.done
 		s = m.result
 	}
@@ -122,8 +157,7 @@ func (l *Log) dropSpare() error {
 	if m == nil {
 		return nil
 	}
-	m.stop.Store(true)
-	<-m.done
+	m.cancel()
 	if m.result.err != nil {
 		return nil
 	}

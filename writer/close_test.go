@@ -208,3 +208,50 @@ func TestAbandonLeavesTheRunAsACrashWould(t *testing.T) {
 		r.wantStored(payloads(2)...)
 	})
 }
+
+// Whoever comes first decides: a run is never sealed, or taken for ended, that has told its callers that it was given up.
+func TestAbandonWhileTheRunIsBeingEndedChangesNothing(t *testing.T) {
+	for _, call := range []string{"append", "sync", "seal"} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, writer.Options{WarnAfter: off, HaltAfter: off})
+			r.submit(2)
+			time.Sleep(time.Second) // what comes now is the last entry
+			release := r.hang(call)
+			closed := make(chan error, 1)
+			go func() { closed <- r.Close(context.Background(), ended(0)) }()
+			time.Sleep(time.Second)
+			r.Abandon(errors.New("the state cannot be restored"))
+			release()
+			if err := <-closed; err != nil {
+				t.Errorf("%s: close says %v", call, err)
+			}
+			if err := r.Err(); !errors.Is(err, format.ErrClosed) || errors.Is(err, writer.ErrHalted) {
+				t.Errorf("%s: the run says %v", call, err)
+			}
+			if _, m := r.stored(); m.Status != manifest.Ended || m.Halt != nil {
+				t.Errorf("%s: the manifest says %s, halt %+v", call, m.Status, m.Halt)
+			}
+			r.wantStored(payloads(2, "")...)
+		})
+	}
+}
+
+func TestAbandonBeforeTheRunIsBeingEndedLeavesItUnended(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, writer.Options{WarnAfter: off, HaltAfter: off})
+		release := r.hang("append")
+		r.submit(2)
+		closed := make(chan error, 1)
+		go func() { closed <- r.Close(context.Background(), ended(0)) }()
+		time.Sleep(time.Second) // Close waits for what was submitted
+		r.Abandon(errors.New("the state cannot be restored"))
+		release()
+		if h := halted(t, <-closed); h.Reason != writer.ReasonAbandon {
+			t.Errorf("close says %v", h)
+		}
+		rec, err := wal.Recover(r.mem.Kill(), r.dir, 1)
+		if err != nil || rec.Status != manifest.CrashedRecovered || rec.LastSeq != 2 {
+			t.Errorf("recovered %+v, %v", rec, err)
+		}
+	})
+}

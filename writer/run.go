@@ -71,9 +71,10 @@ func (w *Writer) settled() bool {
 	return w.o.Sync == SyncNever || w.Durable() == w.Accepted()
 }
 
-// syncDue syncs when the interval has passed. It is called with lead held.
+// syncDue syncs when the interval has passed. It is called with lead held. Without a goroutine no time passes: a driver
+// says when, and the end of the run syncs.
 func (w *Writer) syncDue() {
-	if w.o.Sync != SyncInterval || w.failed != nil || w.Durable() == w.Written() {
+	if w.o.Sync != SyncInterval || w.o.Synchronous || w.o.Manual || w.failed != nil || w.Durable() == w.Written() {
 		return
 	}
 	if now := time.Now(); now.Sub(w.lastSync) >= w.o.SyncEvery {
@@ -87,19 +88,8 @@ func (w *Writer) syncDue() {
 
 // rest writes the sync mark and parks the goroutine, unless there is work.
 func (w *Writer) rest() bool {
-	if w.o.Sync != SyncNever && w.o.IdleMark > 0 {
-		w.lead.Lock()
-		if w.failed == nil && w.taken == w.taking.Len() {
-			w.commits.Add(1)
-			w.failed = w.log.Mark()
-			w.commits.Add(1)
-		}
-		err := w.failed
-		w.lead.Unlock()
-		if err != nil {
-			w.halt(err)
-			return false
-		}
+	if w.o.Sync != SyncNever && w.o.IdleMark > 0 && w.Mark() != nil {
+		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -108,6 +98,38 @@ func (w *Writer) rest() bool {
 	}
 	w.parked = true
 	return true
+}
+
+// Mark writes the sync mark that proves the last commit, unless a batch is half committed. The writer's goroutine does
+// it when nothing has come for IdleMark; a driver of a Manual writer, whenever it likes.
+func (w *Writer) Mark() error {
+	return w.work(func() error {
+		if w.taken < w.taking.Len() {
+			return nil
+		}
+		return w.log.Mark()
+	})
+}
+
+// Sync syncs what is written, as the writer's goroutine does under SyncInterval, for a driver of a Manual writer.
+func (w *Writer) Sync() error { return w.work(w.log.Sync) }
+
+// work does something with the log that is neither a batch nor the end.
+func (w *Writer) work(do func() error) error {
+	w.lead.Lock()
+	if w.failed == nil {
+		w.commits.Add(1)
+		w.failed = do()
+		w.commits.Add(1)
+	}
+	err := w.failed
+	w.lead.Unlock()
+	if err != nil {
+		w.halt(err)
+		return w.Err()
+	}
+	w.wakeDurable()
+	return nil
 }
 
 // watch is the watchdog: it sees what the writer's own goroutine, stuck in the disk, cannot.

@@ -51,6 +51,7 @@ type Writer struct {
 	watching chan struct{} // cap 1: work for the watchdog
 	closeErr error         // valid when done is closed
 	last     *entry.Draft  // what Close ends the run with
+	ended    bool          // guarded by mu: last was accepted, so that the run ends well or by a fault, but is not given up any more
 }
 
 // leadLock is a mutex that is held for as long as a disk takes. It is a channel so that synctest sees who waits for
@@ -505,7 +506,8 @@ func (w *Writer) halt(cause error) {
 }
 
 // Abandon ends the run as a crash would: unsealed, left to the next boot. OnHalt is not called. It returns at once;
-// Done tells when the disk has answered and the files are closed.
+// Done tells when the disk has answered and the files are closed. It does nothing once a Close has come as far as to
+// end the run: then that is how the run ends, and Err stays ErrClosed.
 func (w *Writer) Abandon(cause error) {
 	w.end(&HaltError{Reason: ReasonAbandon, Cause: cause}, nil)
 }
@@ -514,7 +516,8 @@ func (w *Writer) haltWith(h *HaltError) { w.end(h, w.o.OnHalt) }
 
 func (w *Writer) end(h *HaltError, tell func(*HaltError)) {
 	w.mu.Lock()
-	if w.phase == phaseHalted || w.phase == phaseClosed || w.phase == phaseSealing && h.Reason == ReasonStall {
+	tooLate := w.phase == phaseSealing && h.Reason == ReasonStall || w.ended && h.Reason == ReasonAbandon
+	if w.phase == phaseHalted || w.phase == phaseClosed || tooLate {
 		w.mu.Unlock()
 		return
 	}
@@ -634,7 +637,7 @@ func (w *Writer) halted() bool {
 // to seal.
 func (w *Writer) seal() error {
 	w.mu.Lock()
-	if w.last != nil && w.phase == phaseClosing {
+	if w.ended = w.phase == phaseClosing; w.ended && w.last != nil {
 		if _, err := w.put(w.last, w.log.Kinds()); err != nil {
 			w.mu.Unlock()
 			return err
