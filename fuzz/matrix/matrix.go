@@ -3,7 +3,7 @@
 //
 // A row's test calls Run. What it does is set by the environment:
 //
-//	RUNLOG_MATRIX=short|ci|long  how much: a taste (default), the counts that guard main, or RUNLOG_MATRIX_SECONDS for each row
+//	RUNLOG_MATRIX=short|ci|long  how much: a taste (default), the counts that guard main, or its share of RUNLOG_MATRIX_HOURS
 //	RUNLOG_MATRIX_OUT=FILE       append one line of JSON for each row
 //	RUNLOG_MATRIX_PROGRESS=1     a line on standard error every few seconds
 //	RUNLOG_MATRIX_ROW=ID         only this row
@@ -62,17 +62,17 @@ type Result struct {
 type running struct {
 	row      *Row
 	t        testing.TB
+	all      bool  // findings do not end it
 	want     int64 // cases; 0: until the deadline
 	deadline time.Time
 	began    time.Time
 	cases    atomic.Int64
 	findings atomic.Int64
 	seeds    atomic.Uint64 // handed out
-	detail   atomic.Pointer[string]
 }
 
 func (r *running) more() bool {
-	if r.findings.Load() > 0 {
+	if r.findings.Load() > 0 && !r.all {
 		return false
 	}
 	if r.want > 0 {
@@ -86,11 +86,15 @@ type Option func(*options)
 
 type options struct {
 	workers int
+	all     bool
 	detail  func() string
 }
 
 // Workers sets how many seeds run at the same time; without it, one for each processor.
 func Workers(n int) Option { return func(o *options) { o.workers = n } }
+
+// KeepGoing lets the row go on after a finding.
+func KeepGoing() Option { return func(o *options) { o.all = true } }
 
 // Detail has f tell, at the end, what else there is to know.
 func Detail(f func() string) Option { return func(o *options) { o.detail = f } }
@@ -100,7 +104,10 @@ func Detail(f func() string) Option { return func(o *options) { o.detail = f } }
 // failed come first.
 func Run(t *testing.T, id string, cases func(c *Cases) error, opts ...Option) {
 	t.Helper()
-	row := find(t, id)
+	row := Find(id)
+	if row == nil {
+		t.Fatalf("there is no row %q", id)
+	}
 	if only := os.Getenv("RUNLOG_MATRIX_ROW"); only != "" && only != id {
 		t.SkipNow()
 	}
@@ -108,7 +115,7 @@ func Run(t *testing.T, id string, cases func(c *Cases) error, opts ...Option) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	r := &running{row: row, t: t, began: time.Now(), deadline: time.Now().Add(24 * 365 * time.Hour)}
+	r := &running{row: row, t: t, all: o.all, began: time.Now(), deadline: time.Now().Add(24 * 365 * time.Hour)}
 	if env := os.Getenv("RUNLOG_SEED"); env != "" {
 		seed, err := strconv.ParseUint(env, 0, 64)
 		if err != nil {
@@ -122,10 +129,10 @@ func Run(t *testing.T, id string, cases func(c *Cases) error, opts ...Option) {
 		r.one(seed, cases)
 	}
 	first := uint64(1)
-	switch mode() {
-	case "ci":
+	switch m := mode(); {
+	case m == "ci", m == "long" && row.Fixed:
 		r.want = r.cases.Load() + row.CI
-	case "long":
+	case m == "long":
 		first = uint64(time.Now().Unix()) << 24 // other seeds than in every other run
 		r.deadline = r.began.Add(longTime(t))
 	default:
@@ -195,13 +202,19 @@ func mode() string {
 	return "short"
 }
 
-// longTime is how long a row runs in the long form.
+// longTime is how long a row runs in the long form: all rows together take RUNLOG_MATRIX_HOURS.
 func longTime(t *testing.T) time.Duration {
-	s, err := strconv.ParseFloat(os.Getenv("RUNLOG_MATRIX_SECONDS"), 64)
-	if err != nil || s <= 0 {
-		t.Fatalf("RUNLOG_MATRIX=long needs RUNLOG_MATRIX_SECONDS: %v", err)
+	hours, err := strconv.ParseFloat(os.Getenv("RUNLOG_MATRIX_HOURS"), 64)
+	if err != nil || hours <= 0 {
+		t.Fatalf("RUNLOG_MATRIX=long needs RUNLOG_MATRIX_HOURS: %v", err)
 	}
-	return time.Duration(s * float64(time.Second))
+	n := 0
+	for i := range Rows {
+		if !Rows[i].Fixed {
+			n++
+		}
+	}
+	return time.Duration(hours * float64(time.Hour) / float64(n))
 }
 
 // record appends a result to the file that the table is made from.

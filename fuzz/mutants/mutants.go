@@ -1,0 +1,45 @@
+// Package mutants breaks the engine on purpose, in ways in which logs are broken in real life, to see whether the fault
+// matrix notices. A mutant lives in a patched copy of a source file that only this package's test builds, by way of the
+// compiler's -overlay: the engine itself holds no trace of it. All mutants are in one build; the environment says
+// which one is alive.
+package mutants
+
+// Mutant is one way to be broken.
+type Mutant struct {
+	Name string
+	What string
+	Row  string // the row of the fault matrix that must notice
+}
+
+// patch replaces the one place in a file of the engine where old stands. The new text asks mutant.On(name).
+type patch struct{ file, old, new string }
+
+// All lists the mutants.
+var All = []Mutant{
+	{"ack-before-sync", "the durable watermark moves before the sync", "power"},
+	{"skip-sync", "no sync at all", "power"},
+	{"retry-sync", "a failed sync is tried once more", "sync-once"},
+	{"forget-failure", "a failed write or sync does not end the log", "errno"},
+	{"ignore-write-error", "an error of a write is not looked at", "errno"},
+	{"ack-one-too-many", "the durable watermark is one seq ahead", "power"},
+	{"closing-commit-unsynced", "what follows a rotation is acknowledged before the closing commit is durable", "steps"},
+	{"spare-unsynced", "a new segment's header is not synced", "power"},
+	{"skip-dir-sync", "a new segment's name is not synced", "power"},
+	{"cut-before-footer", "sealing cuts the file before the footer is durable", "power"},
+	{"manifest-unsynced", "an atomic replacement renames before it syncs", "names"},
+	{"trust-page-cache", "recovery believes what the page cache says", "sync-once"},
+	{"doubt-everything", "recovery drops commits that nothing vouches for, even if they are whole", "kill"},
+	{"accept-zeros", "zeros end the log, whatever stands behind them", "flip"},
+	{"ignore-evidence", "a later commit is no proof that an earlier one was durable", "flip"},
+	{"ignore-marks", "a sync mark is no proof", "flip"},
+	{"shorten-on-damage", "damage is cut off like a torn tail", "flip"},
+	{"skip-digest", "a commit's digest is not compared", "flip"},
+	{"skip-frame-check", "a frame's checksum is not compared", "flip"},
+	{"skip-index-check", "an index's checksums are not compared", "flip"},
+	{"short-file-is-fine", "a segment that was cut short passes for a torn tail", "cut"},
+	{"any-segment", "a segment's number and run are not compared", "shuffle"},
+	{"any-index", "an index need not belong to its segment", "shuffle"},
+	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
+	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
+	{"late-halt", "a stalled disk does not halt the run", "stall"},
+}
