@@ -14,13 +14,17 @@ const (
 	runIDLen  = len(runIDTime) + 1 + 8
 )
 
-// maxRunTime keeps one nanosecond free, so that every id but the very last has a successor.
-const maxRunTime = math.MaxInt64 - 1
+// maxRunTime is the last start time that an id can have. maxNow is the last one that is taken from a clock: the hour behind
+// it is left to successors, when a clock has gone mad.
+const (
+	maxRunTime = math.MaxInt64 - 1
+	maxNow     = maxRunTime - int64(time.Hour)
+)
 
 // NewRunID makes the id of a run that starts now (ns since 1970 UTC). after is the newest run id of the instance, "" if
 // there is none: the new id sorts behind it, even when the clock was set back in between.
 func NewRunID(now int64, after string, rnd uint32) string {
-	now = min(max(now, 0), maxRunTime)
+	now = min(max(now, 0), maxNow)
 	if last, err := ParseRunID(after); err == nil && now <= last {
 		now = min(last+1, maxRunTime)
 	}

@@ -51,6 +51,10 @@ func TestRunIDsNeverGoBack(t *testing.T) {
 		}
 		last = id
 	}
+	atEnd := NewRunID(math.MaxInt64, last, 9)
+	if next := NewRunID(math.MaxInt64, atEnd, 0); next <= atEnd {
+		t.Errorf("a clock at its end: %s after %s", next, atEnd)
+	}
 	if id := NewRunID(now+100, last, 0); id != NewRunID(now+100, "", 0) {
 		t.Errorf("a clock that went on is not believed: %s", id)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,21 @@ import (
 	"github.com/runlog-io/runlog/wal"
 	"github.com/runlog-io/runlog/writer"
 )
+
+func TestAHaltNeverComesWithoutItsWarning(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var warned atomic.Int64
+		const limit = 50 * time.Millisecond
+		r := newRig(t, writer.Options{QueueEntries: 1, BatchEntries: 1, HaltAfter: limit, WarnAfter: limit, OnWarn: func(writer.Warning) { warned.Add(1) }})
+		release := r.hang("append")
+		r.submit(1)
+		time.Sleep(time.Second)
+		if r.Err() == nil || warned.Load() == 0 {
+			t.Errorf("halted by %v after %d warnings", r.Err(), warned.Load())
+		}
+		release()
+	})
+}
 
 func TestHB1ASubmitterThatWaitsTooLongHaltsTheRun(t *testing.T) {
 	bubble(t, func(t *testing.T) {

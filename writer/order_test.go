@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,7 @@ func (c *brokenClock) Now() int64 { return max(1_000_000-c.n.Add(10), 999_000) }
 func TestTsPublishIncreasesWhateverTheClockDoes(t *testing.T) {
 	for name, clock := range map[string]interface{ Now() int64 }{
 		"backwards": &brokenClock{}, "still": fixedClock(5), "zero": fixedClock(0), "negative": fixedClock(-3),
+		"at its end": fixedClock(math.MaxInt64),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, writer.Options{Clock: clock})

@@ -170,13 +170,13 @@ func (w *Writer) watch() {
 			if s.stage == StageAge {
 				d -= allowed
 			}
-			if halt > 0 && d >= halt {
-				w.haltWith(&HaltError{Reason: ReasonStall, Stage: s.stage, StalledFor: d, Threshold: halt})
-				return
-			}
 			if warn > 0 && d >= warn && !s.warned {
 				s.warned = true
 				w.o.OnWarn(Warning{Kind: WarnStall, Stage: s.stage, For: d, Threshold: warn})
+			}
+			if halt > 0 && d >= halt {
+				w.haltWith(&HaltError{Reason: ReasonStall, Stage: s.stage, StalledFor: d, Threshold: halt})
+				return
 			}
 		}
 		if w.asleep() {

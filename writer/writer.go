@@ -187,15 +187,18 @@ func (w *Writer) full(d *entry.Draft) bool {
 	return n > 0 && (n >= w.o.QueueEntries || w.fill.Bytes()+d.Size() > w.o.QueueBytes)
 }
 
+// maxPublish is the last time that is taken from a clock: the hour behind it keeps times rising when a clock has gone mad.
+const maxPublish = math.MaxInt64 - int64(time.Hour)
+
 // put accepts the draft. It is called with mu held.
 func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	var now int64
 	if w.o.KeepPublish && d.TsPublish != 0 {
-		if now = d.TsPublish; now <= w.lastPub {
-			return 0, fmt.Errorf("%w: ts_publish %d does not come after %d, the one before", format.ErrInvalid, now, w.lastPub)
+		if now = d.TsPublish; now <= w.lastPub || now > maxPublish {
+			return 0, fmt.Errorf("%w: ts_publish %d does not come after %d, the one before, or is above %d", format.ErrInvalid, now, w.lastPub, maxPublish)
 		}
 	} else {
-		now = max(w.o.Clock.Now(), w.lastPub+1)
+		now = max(min(w.o.Clock.Now(), maxPublish), w.lastPub+1)
 	}
 	w.lastPub = now
 	w.fill.Add(d, kinds, now)

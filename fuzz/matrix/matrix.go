@@ -6,7 +6,6 @@
 //	RUNLOG_MATRIX=short|ci|long  how much: a taste (default), the counts that guard main, or its share of RUNLOG_MATRIX_HOURS
 //	RUNLOG_MATRIX_OUT=FILE       append one line of JSON for each row
 //	RUNLOG_MATRIX_PROGRESS=1     a line on standard error every few seconds
-//	RUNLOG_MATRIX_ROW=ID         only this row
 //	RUNLOG_SEED=N                only this seed, to its end
 package matrix
 
@@ -107,9 +106,6 @@ func Run(t *testing.T, id string, cases func(c *Cases) error, opts ...Option) {
 	row := Find(id)
 	if row == nil {
 		t.Fatalf("there is no row %q", id)
-	}
-	if only := os.Getenv("RUNLOG_MATRIX_ROW"); only != "" && only != id {
-		t.SkipNow()
 	}
 	o := options{workers: runtime.GOMAXPROCS(0)}
 	for _, opt := range opts {

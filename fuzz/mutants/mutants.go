@@ -29,7 +29,7 @@ var All = []Mutant{
 	{"manifest-unsynced", "an atomic replacement renames before it syncs", "names"},
 	{"trust-page-cache", "recovery believes what the page cache says", "sync-once"},
 	{"doubt-everything", "recovery drops commits that nothing vouches for, even if they are whole", "kill"},
-	{"accept-zeros", "zeros end the log, whatever stands behind them", "flip"},
+	{"accept-zeros", "zeros end the log, whatever stands behind them", "cut"},
 	{"ignore-evidence", "a later commit is no proof that an earlier one was durable", "flip"},
 	{"ignore-marks", "a sync mark is no proof", "flip"},
 	{"shorten-on-damage", "damage is cut off like a torn tail", "flip"},

@@ -2,7 +2,9 @@ package mutants
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,7 +110,27 @@ func (l *lab) program(pkg string) (string, error) {
 	return name, nil
 }
 
-// run runs a row with a mutant alive; "" means none. It returns what the row's record says, and whether it passed.
+// testOf returns the name of the row's test: the function that calls matrix.Run for it.
+func (l *lab) testOf(pkg, row string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(l.root, pkg, "*_test.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		before, _, found := strings.Cut(string(b), fmt.Sprintf("matrix.Run(t, %q", row))
+		if tests := regexp.MustCompile(`func (Test\w+)`).FindAllStringSubmatch(before, -1); found && len(tests) > 0 {
+			return tests[len(tests)-1][1], nil
+		}
+	}
+	return "", fmt.Errorf("%s has no test for row %s", pkg, row)
+}
+
+// run runs a row with a mutant alive; "" means none. It returns what the row's record says, empty if the row did not come
+// as far as to its first case, and whether it passed.
 func (l *lab) run(row, mutant, mode string) (res matrix.Result, passed bool, out []byte, err error) {
 	pkg := rowPackage[row]
 	if pkg == "" {
@@ -118,20 +140,27 @@ func (l *lab) run(row, mutant, mode string) (res matrix.Result, passed bool, out
 	if err != nil {
 		return res, false, nil, err
 	}
-	record := filepath.Join(l.t.TempDir(), row+"-"+mutant+".json")
-	cmd := exec.Command(program, "-test.failfast", "-test.timeout=5m")
+	test, err := l.testOf(pkg, row)
+	if err != nil {
+		return res, false, nil, err
+	}
+	record := filepath.Join(l.t.TempDir(), "record")
+	cmd := exec.Command(program, "-test.run=^"+test+"$", "-test.timeout=5m")
 	cmd.Dir = filepath.Join(l.root, pkg)
-	cmd.Env = append(os.Environ(), "RUNLOG_MUTANT="+mutant, "RUNLOG_MATRIX_ROW="+row, "RUNLOG_MATRIX="+mode, "RUNLOG_MATRIX_OUT="+record)
+	cmd.Env = append(os.Environ(), "RUNLOG_MUTANT="+mutant, "RUNLOG_MATRIX="+mode, "RUNLOG_MATRIX_OUT="+record)
 	out, err = cmd.CombinedOutput()
 	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		return res, false, out, err
 	}
 	passed = err == nil
 	b, err := os.ReadFile(record)
-	if err != nil {
-		return res, passed, out, fmt.Errorf("row %s did not run to its end: %w\n%s", row, err, out)
+	if errors.Is(err, fs.ErrNotExist) && !passed {
+		return res, false, out, nil
 	}
-	return res, passed, out, json.Unmarshal(b, &res)
+	if err == nil {
+		err = json.Unmarshal(b, &res)
+	}
+	return res, passed, out, err
 }
 
 func newLab(t *testing.T) *lab {
@@ -166,7 +195,7 @@ func TestEveryMutantIsCaughtByItsRow(t *testing.T) {
 		if err != nil {
 			return fmt.Errorf("mutant %s: %w", m.Name, err)
 		}
-		if passed || res.Findings == 0 {
+		if passed {
 			return fmt.Errorf("mutant %s (%s) lives: %d cases of row %s found nothing\n%s", m.Name, m.What, res.Cases, m.Row, out)
 		}
 		t.Logf("%s (%s): caught by %s after %d cases, %.1f s", m.Name, m.What, m.Row, res.Cases, res.Seconds)

@@ -16,9 +16,9 @@ var patches = []patch{
 	}
 	if err != nil {
 		l.ioFault = true`},
-	{"wal/log.go", `	l.synced = l.active.chain.Ordinal
+	{"wal/log.go", `	l.synced = l.active.chain
 	l.durable.publish(l.active.chain.Seq)
-	return nil`, `	l.synced = l.active.chain.Ordinal
+	return nil`, `	l.synced = l.active.chain
 	if mutant.On("ack-one-too-many") {
 		l.durable.publish(l.active.chain.Seq + 1)
 		return nil
@@ -76,12 +76,10 @@ var patches = []patch{
 			continue
 		}
 		good, last, err`},
-	{"wal/recover.go", `	from := o.pending[0].from
-	chain := o.pending[0].before
-`, `	from := o.pending[0].from
-	chain := o.pending[0].before
+	{"wal/recover.go", `	at, chain := o.pending[0].from, o.pending[0].before
+`, `	at, chain := o.pending[0].from, o.pending[0].before
 	if mutant.On("doubt-everything") {
-		return from, chain, nil
+		return at, chain, nil
 	}
 `},
 	{"wal/examine.go", `	if err := st.laterEvidence(`, `	if mutant.On("accept-zeros") && stop.Zero {

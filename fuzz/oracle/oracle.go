@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 
@@ -17,8 +19,9 @@ import (
 // History is what was asked of an instance's runs, by run id, and what they have promised so far. Its zero value is
 // empty. A run that it does not know has promised nothing: it died in Open, or while the oracle appended to it.
 type History struct {
-	Runs    map[string]Run
-	Damaged bool // durable bytes were damaged: a run may also be refused, with an error that says where
+	Runs      map[string]Run
+	Damaged   bool // durable bytes were damaged: a run may also be refused, with an error that says where
+	Unindexed bool // an index could not be written: it may be missing even after recovery
 }
 
 // Run is what one run was asked to hold. Its durable watermark is at least Acked.
@@ -43,7 +46,7 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	next := &History{Runs: map[string]Run{}, Damaged: h.Damaged}
+	next := &History{Runs: map[string]Run{}, Damaged: h.Damaged, Unindexed: h.Unindexed}
 	maps.Copy(next.Runs, h.Runs)
 	there := map[string]bool{}
 	for _, p := range run.Predecessors() {
@@ -54,9 +57,15 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 		}
 		dir := filepath.Join(instance, p.Run)
 		n, err := was.Read(fsys, dir)
+		if h.Unindexed && Unindexed(err) {
+			err = nil
+		}
 		switch {
 		case h.Damaged && (p.Err != nil || err != nil):
-			err = errors.Join(located(p.Err, dir), located(err, dir), unchanged(fsys, dir, before))
+			err = errors.Join(located(p.Err, dir), located(err, dir))
+			if p.Err != nil { // else boot has sealed it, as far as it has read
+				err = errors.Join(err, unchanged(fsys, dir, before))
+			}
 		case p.Err != nil:
 			err = fmt.Errorf("it is %s: %w", p.Status, p.Err)
 		case err == nil && n != p.LastSeq:
@@ -73,6 +82,9 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 			return fmt.Errorf("run %s is not there, but seq %d was acknowledged", id, was.Acked)
 		}
 	}
+	if again == 0 && crash == nil {
+		return run.Abandon(context.Background(), errors.New("judged")) // so that a real file system can be unmounted
+	}
 	if again == 0 {
 		return nil
 	}
@@ -80,13 +92,12 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 	if _, err := run.Append(context.Background(), After(run.ID())); err != nil {
 		return fmt.Errorf("append after recovery: %w", err)
 	}
-	if crash == nil {
-		crash = func(f vfs.FS) vfs.FS { return f }
-		if err := run.Close(context.Background()); err != nil {
-			return fmt.Errorf("close after recovery: %w", err)
-		}
+	if crash != nil {
+		fsys = crash(fsys)
+	} else if err := run.Close(context.Background()); err != nil {
+		return fmt.Errorf("close after recovery: %w", err)
 	}
-	if err := next.Judge(crash(fsys), o, again-1, crash); err != nil {
+	if err := next.Judge(fsys, o, again-1, crash); err != nil {
 		return fmt.Errorf("recovered, appended, crashed: %w", err)
 	}
 	return nil
@@ -100,7 +111,7 @@ func (r *Run) Read(fsys vfs.FS, dir string) (n uint64, err error) {
 		return 0, err
 	}
 	defer reader.Close()
-	published := int64(0)
+	published := int64(math.MinInt64)
 	for v, err := range reader.Scan(runlog.ScanOptions{}) {
 		if err != nil {
 			return n, err
@@ -128,6 +139,17 @@ func (r *Run) Read(fsys vfs.FS, dir string) (n uint64, err error) {
 	return n, errors.Join(append(reader.Warnings(), damage)...)
 }
 
+// Unindexed reports whether an error of Read is about nothing but indexes and filters that are not there (yet): recovery
+// builds those that a crash has kept from being written.
+func Unindexed(err error) bool {
+	all, ok := err.(interface{ Unwrap() []error })
+	return ok && !slices.ContainsFunc(all.Unwrap(), func(err error) bool {
+		var at *runlog.Error
+		return !errors.As(err, &at) || !slices.Contains([]string{".idx", ".flt"}, filepath.Ext(at.Path)) ||
+			!errors.Is(err, fs.ErrNotExist)
+	})
+}
+
 // ErrFalse: what was read is not what was submitted. No damage excuses that.
 var ErrFalse = errors.New("false")
 
@@ -144,6 +166,8 @@ func located(err error, dir string) error {
 		return nil
 	case errors.Is(err, ErrFalse):
 		return err
+	case errors.Is(err, runlog.ErrQuarantined):
+		return nil // an earlier boot has said where; its verdict is in the run's folder
 	case !errors.As(err, &at) || filepath.Dir(at.Path) != dir && at.Path != dir || at.Offset < 0 && at.Why == "":
 		return fmt.Errorf("the error does not say where: %w", err)
 	}
