@@ -39,6 +39,8 @@ type (
 	TimeField = wal.TimeField
 	// HaltError says why a run halted.
 	HaltError = writer.HaltError
+	// HaltReason is why a run halted, in a word.
+	HaltReason = writer.Reason
 	// Warning is trouble that has not halted the run.
 	Warning = writer.Warning
 	// SyncPolicy says when entries are made durable.
@@ -55,7 +57,7 @@ type (
 	Error = format.Error
 )
 
-// Built-in key kinds, levels, time fields and policies.
+// Built-in key kinds, levels, time fields, policies, reasons to halt, and states of a run.
 const (
 	ClientOrderID = entry.ClientOrderID
 	VenueOrderID  = entry.VenueOrderID
@@ -69,6 +71,12 @@ const (
 	SyncEachCommit = writer.SyncEachCommit
 	SyncInterval   = writer.SyncInterval
 	SyncNever      = writer.SyncNever
+
+	ReasonStall    = writer.ReasonStall
+	ReasonDiskFull = writer.ReasonDiskFull
+	ReasonCorrupt  = writer.ReasonCorrupt
+	ReasonIO       = writer.ReasonIO
+	ReasonAbandon  = writer.ReasonAbandon
 
 	Running          = manifest.Running
 	Ended            = manifest.Ended

@@ -141,7 +141,7 @@ func TestEveryStateThatAPowerCutCanLeave(t *testing.T) {
 // crash that follows nothing that it has said is untrue.
 func TestTheNthOperationFails(t *testing.T) {
 	t.Parallel()
-	began, cases, halts := time.Now(), 0, map[string]int{}
+	began, cases, halts := time.Now(), 0, map[runlog.HaltReason]int{}
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS} {
 		fails := newWorld(3, 6, bug{})
 		if errno == syscall.EIO {
@@ -165,8 +165,8 @@ func TestTheNthOperationFails(t *testing.T) {
 				case err != nil && !errors.Is(err, errno) && op.Kind&vfs.OpChange != 0: // a read that failed may come out as damage
 					t.Fatalf("%s: the engine says %v", where, err)
 				case errors.As(err, &halt):
-					halts[string(halt.Reason)]++
-					if (halt.Reason == "disk_full") != (errno == syscall.ENOSPC) {
+					halts[halt.Reason]++
+					if (halt.Reason == runlog.ReasonDiskFull) != (errno == syscall.ENOSPC) {
 						t.Fatalf("%s: the reason is %s", where, halt.Reason)
 					}
 				case err == nil && forever && nth < len(fails.trace)/2:
@@ -183,7 +183,7 @@ func TestTheNthOperationFails(t *testing.T) {
 			}
 		}
 	}
-	if halts["io"] == 0 || halts["disk_full"] == 0 {
+	if halts[runlog.ReasonIO] == 0 || halts[runlog.ReasonDiskFull] == 0 {
 		t.Errorf("the halts were %v", halts)
 	}
 	t.Logf("halts by reason: %v", halts)
@@ -254,7 +254,7 @@ func TestStallWarnsThenHalts(t *testing.T) {
 			if errors.As(err, &halt) != want.halted || warned != want.warned {
 				t.Fatalf("%v: warnings %v, error %v", stall, warnings, err)
 			}
-			if want.halted && (halt.Reason != "stall" || time.Since(began) > 300*time.Millisecond || len(w.released) != 1) {
+			if want.halted && (halt.Reason != runlog.ReasonStall || time.Since(began) > 300*time.Millisecond || len(w.released) != 1) {
 				t.Errorf("%v: %v after %v, released %v", stall, halt, time.Since(began), w.released)
 			}
 			time.Sleep(time.Minute) // the disk has answered
