@@ -14,16 +14,18 @@ import (
 
 // state is what the files of a run say, without changing any of them.
 type state struct {
-	set     *segSet
-	open    []*openSeg // segments without a footer that belong to the log, in order
-	extra   []string   // files that do not: spares, a detached halt record
-	chain   segment.Chain
-	final   bool          // the run's last commit or footer says so
-	torn    int64         // bytes behind the last whole batch that were never acknowledged
-	tornAt  int64         // where they begin
-	tornWhy string        // what stands there
-	damage  *format.Error // acknowledged data is damaged: the log ends before it
-	halt    *manifest.Halt
+	set   *segSet
+	open  []*openSeg // segments without a footer that belong to the log, in order
+	extra []string   // files that do not: spares, a detached halt record
+	chain segment.Chain
+	final bool // the run's last commit or footer says so
+	// recovered: the last footer is recovery's own, which decides the end before it removes what is behind it.
+	recovered bool
+	torn      int64         // bytes behind the last whole batch that were never acknowledged
+	tornAt    int64         // where they begin
+	tornWhy   string        // what stands there
+	damage    *format.Error // acknowledged data is damaged: the log ends before it
+	halt      *manifest.Halt
 }
 
 // listSegments returns the numbers of the segments in dir, ascending.
@@ -91,6 +93,7 @@ func (st *state) read(fsys vfs.FS, runID func(h *segment.Header) string) error {
 	if footer != nil {
 		st.chain = footer.footer.State()
 		st.final = !footer.footer.Continues()
+		st.recovered = footer.footer.Flags&segment.FlagRecovered != 0
 		wantSalt, named = footer.footer.NextSalt, footer.footer.Continues()
 	}
 	for i := next; i < len(segs); i++ {
@@ -347,7 +350,7 @@ func (st *state) inspectExtra(f vfs.File, ref *segRef) error {
 		return nil // never used; endsAt has searched it for commits
 	}
 	if !s.Detached {
-		if st.damage == nil && st.final {
+		if st.damage == nil && st.final && !st.recovered {
 			st.damage = &format.Error{Path: ref.path, Offset: h.Size, Why: "a used segment behind the end of the run", Err: format.ErrCorrupt}
 		}
 		return nil

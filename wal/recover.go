@@ -39,9 +39,9 @@ func Recover(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 }
 
 func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
-	if q, quarantined, _ := manifest.ReadQuarantine(fsys, dir); quarantined {
+	if q, quarantined, qerr := manifest.ReadQuarantine(fsys, dir); quarantined {
 		if _, err := fsys.Stat(filepath.Join(dir, manifest.QuarantineName)); err != nil {
-			return Recovery{}, err // nobody knows whether there is such a file
+			return Recovery{}, errors.Join(qerr, err) // nobody knows whether there is such a file
 		}
 		m, _, _ := manifest.Read(fsys, dir)
 		return Recovery{Status: manifest.Quarantined, Manifest: m, LastSeq: m.LastSeq, Damage: fmt.Errorf("%w: %s", format.ErrQuarantined, q.Reason)}, nil
