@@ -18,11 +18,21 @@ BENCHFLAGS ?=
 ROUNDS     ?= 6
 TESTFLAGS  ?=
 
+# Packages that have rows of the fault matrix.
+ROWS  := ./fuzz ./fuzz/slow ./fuzz/steps ./fuzz/mutants ./fuzz/real
+HOURS ?= 1
+
+# $(call matrix,ENVIRONMENT) runs all rows, one package after the other, also behind one that fails. What a row has
+# found is in its record, and the table tells.
+matrix = @mkdir -p dist && rm -f dist/crash.jsonl; \
+	for p in $(ROWS); do (cd $$p && $(1) RUNLOG_MATRIX_OUT=$(CURDIR)/dist/crash.jsonl RUNLOG_MATRIX_PROGRESS=1 \
+		$(GO) test -v -count=1 -timeout 100h $(TESTFLAGS) .) || echo "FAILED: $$p"; done
+
 # $(call each,COMMAND) runs a command in every module.
 each = @for m in $(MODULES); do (cd $$m && $(1)) || exit 1; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint fuzz crash bench bench-peers bench-compare cover cross install clean
+.PHONY: help demo test race lint fuzz crash crash-long damage-peers bench bench-peers bench-compare cover cross install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,8 +54,16 @@ lint: ## gofmt, go vet and staticcheck: all silent
 fuzz: ## every native fuzz target for FUZZTIME (10s)
 	@for m in $(MODULES); do (cd $$m && GO="$(GO)" $(CURDIR)/tools/fuzz.sh $(FUZZTIME)) || exit 1; done
 
-crash: ## kills, power cuts and failing disks, with a summary
-	$(GO) test ./fuzz -count=1 -v $(TESTFLAGS)
+crash: ## the fault matrix at the counts that guard main: kills, power cuts, failing disks, damage, broken engines
+	$(call matrix,RUNLOG_MATRIX=ci)
+	@$(GO) run ./fuzz/matrix/table -in dist/crash.jsonl
+
+crash-long: ## the fault matrix for HOURS (1); writes docs/crash-matrix.md
+	$(call matrix,RUNLOG_MATRIX=long RUNLOG_MATRIX_HOURS=$(HOURS))
+	@$(GO) run ./fuzz/matrix/table -in dist/crash.jsonl -page docs/crash-matrix.md
+
+damage-peers: ## the same damage done to runlog and to other stores; writes docs/damage.md
+	cd fuzz/peers && $(GO) run . -out ../../docs/damage.md
 
 bench: ## benchmarks matching BENCH (.) for BENCHTIME (1s); BENCHFLAGS=-large for 4 M entries, BENCH_DIR for another disk
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 2h ./bench $(BENCHFLAGS)

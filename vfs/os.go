@@ -130,23 +130,29 @@ func (osFS) Lock(name string, holder []byte) (io.Closer, error) {
 		return nil, err
 	}
 	taken, err := tryLock(f)
-	switch {
-	case err != nil:
-		err = at("lock", name, err)
-	case !taken:
-		by, _ := readHolder(f) // naming the holder is a courtesy: the lock is refused either way
-		err = &LockedError{Name: name, Holder: by}
-	default:
-		if err = f.Truncate(0); err == nil {
-			_, err = f.WriteAt(holder, 0)
+	if err != nil || !taken {
+		if err = at("lock", name, err); err == nil {
+			by, _ := readHolder(f) // naming the holder is a courtesy: the lock is refused either way
+			err = &LockedError{Name: name, Holder: by}
 		}
-	}
-	if err != nil {
-		f.Close() // releases the lock, if it was taken
+		f.Close()
 		return nil, err
 	}
-	return f, nil
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt(holder, 0)
+	}
+	if err != nil {
+		_ = heldLock{f}.Close()
+		return nil, err
+	}
+	return heldLock{f}, nil
 }
+
+// heldLock is a lock that was taken. It is released before the file is closed, since a child that this process is just
+// forking has the file open as well, until it starts its program.
+type heldLock struct{ f *os.File }
+
+func (l heldLock) Close() error { return errors.Join(unlock(l.f), l.f.Close()) }
 
 func (osFS) LockHolder(name string) (holder []byte, held bool, err error) {
 	f, err := os.Open(name)

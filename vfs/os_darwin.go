@@ -45,6 +45,10 @@ func tryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
+func unlock(f *os.File) error {
+	return withFD(f, func(fd int) error { return unix.Flock(fd, unix.LOCK_UN) })
+}
+
 // isLocked asks with F_GETLK, which sees flock's locks too and takes none.
 func isLocked(f *os.File) (bool, error) {
 	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}

@@ -45,6 +45,14 @@ func tryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
+func unlock(f *os.File) error {
+	return withFD(f, func(fd int) error {
+		lk := wholeFile()
+		lk.Type = unix.F_UNLCK
+		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &lk)
+	})
+}
+
 func isLocked(f *os.File) (bool, error) {
 	lk := wholeFile()
 	err := withFD(f, func(fd int) error {

@@ -15,6 +15,8 @@ func preallocate(*os.File, int64) error { return ErrUnsupportedPlatform }
 
 func tryLock(*os.File) (bool, error) { return false, ErrUnsupportedPlatform }
 
+func unlock(*os.File) error { return nil }
+
 // isLocked: no writer can run on this platform, so nobody holds the lock.
 func isLocked(*os.File) (bool, error) { return false, nil }
 

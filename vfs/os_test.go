@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -61,6 +62,39 @@ func TestSIGKILLFreesTheLock(t *testing.T) {
 	l, err := OS.Lock(name, []byte("me"))
 	must(t, err)
 	must(t, l.Close())
+}
+
+func TestALockIsFreeWhenItIsClosedWhateverIsBeingForked(t *testing.T) {
+	if !canWrite {
+		t.Skip("read-only platform")
+	}
+	name := filepath.Join(t.TempDir(), "LOCK")
+	stop := make(chan struct{})
+	var forks sync.WaitGroup
+	for range 2 {
+		forks.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command(os.Args[0], "-test.run=^$").Run() // between fork and exec it has all files open
+				}
+			}
+		})
+	}
+	for range 2000 {
+		l, err := OS.Lock(name, []byte("me"))
+		if err == nil {
+			err = l.Close()
+		}
+		if err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	forks.Wait()
 }
 
 func TestLockHolderWorksWhereNothingCanBeWritten(t *testing.T) {

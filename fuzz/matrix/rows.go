@@ -44,14 +44,14 @@ var Rows = []Row{
 	{ID: "differ", Fault: "hostile bytes, read by a second, slow decoder made from the format pages", Promise: "the same answer from both", How: "differential", CI: 20_000},
 	{ID: "readers", Fault: "readers beside rotation and sealing", Promise: "no torn, missing or repeated entry", How: "real, race detector on in `make race`; cases are entries read", CI: 1_000_000},
 	{ID: "kill", Fault: "SIGKILL at a random instant", Promise: "acknowledged is a part of what is recovered", How: "real, child processes", CI: 600, Taste: 6},
-	{ID: "syscalls", Fault: "SIGKILL at each system call of a rotation", Promise: prefix, How: "real, strace; every fourth case lets the call fail instead", CI: 700, Taste: 50},
+	{ID: "syscalls", Fault: "SIGKILL at each system call of a rotation", Promise: prefix, How: "real, strace; every fourth case lets the call fail instead", CI: 1_100, Taste: 50},
 	{ID: "kernel", Fault: "power cut below ext4 and XFS, any subset of unsynced blocks", Promise: prefix, How: "real, FUSE disk under a loop device", CI: 1_000, Taste: 50},
 	{ID: "eio", Fault: "one write-back fails on ext4 and XFS: the first sync says so, the second does not", Promise: "halt for good; recovery trusts the disk, not the page cache", How: "real, FUSE disk under a loop device", CI: 20},
 	{ID: "enospc", Fault: "a tmpfs that is full, a file size limit", Promise: "halt, \"disk full\" recorded, clean reopening", How: "real", CI: 20},
-	{ID: "slow-disk", Fault: "a disk that stops answering for a while", Promise: "a warning, then a halt within its bound", How: "real, FUSE", CI: 10},
-	{ID: "sigbus", Fault: "a mapped file cut short under a reader", Promise: "a typed error, the process lives", How: "real, child process", CI: 50},
+	{ID: "slow-disk", Fault: "a disk that stops answering for a while", Promise: "a warning, then a halt within its bound", How: "real, FUSE disk under a loop device", CI: 10},
+	{ID: "sigbus", Fault: "a mapped file cut short under a reader", Promise: "a typed error, the process lives", How: "real, child process, every way to read", CI: 50},
 	{ID: "openers", Fault: "two openers; the lock after SIGKILL", Promise: "the second is refused at once; the lock is free again", How: "real, two processes", CI: 50},
-	{ID: "memory", Fault: "memory cap, killed for want of memory", Promise: "as SIGKILL; memory is bounded", How: "real, child process", CI: 10, Taste: 5},
+	{ID: "memory", Fault: "memory cap, killed for want of memory", Promise: "as SIGKILL; memory is bounded", How: "real, cgroup or limit on anonymous memory; a long log recovered and read in 64 MiB", CI: 10, Taste: 5},
 	{ID: "mutants", Fault: "the engine itself is broken on purpose", Promise: "every mutant is caught", How: "patched builds, each against its row", CI: 26, Taste: 13, Fixed: true},
 }
 
