@@ -5,9 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
@@ -31,6 +31,7 @@ type seg struct {
 	limit  int64 // end of the content, if sealed, else of the file
 
 	started  bool
+	timed    bool // the entries' times are known
 	start    segment.Start
 	chain    segment.Chain
 	known    bool // chain, except for its value
@@ -39,10 +40,14 @@ type seg struct {
 	commits  int
 	end      int64 // behind the last batch
 	firstSeq uint64
-	whole    bool // every byte so far was good
-	torn     bool // the log ends in bytes that were never acknowledged
+	whole    bool  // every byte so far was good
+	torn     bool  // the log ends in bytes that were never acknowledged
+	lost     int64 // end of what was filed as unreadable
+	untimed  *Finding
 
 	dict  *entry.Dict
+	other *entry.Dict // see standIn
+	asked bool
 	ix    *index.Builder // of sealed segments
 	stats stats
 }
@@ -93,30 +98,43 @@ func (v *verifier) segment(n uint32) error {
 	if v.c.ended || !v.c.named {
 		return s.beyond(f)
 	}
-	if s.ft, s.sealed, err = segment.ReadFooter(f, size, &s.h); err != nil {
+	if s.ft, s.sealed, err = segment.ReadFooter(f, size, &s.h); errors.Is(err, syscall.EIO) {
+		s.unreadable(max(size-segment.FooterSize, 0), min(size, segment.FooterSize), err)
+	} else if err != nil {
 		return err
 	}
 	s.strict = s.sealed || v.sealed
 	s.limit = size
-	var sums chan shaResult
+	s.w.unreadable = s.unreadable
 	if s.sealed {
 		s.limit = s.ft.ContentEnd
-		sums = make(chan shaResult, 1)
-		go func() { sums <- contentSHA(f, s.limit) }()
+		s.w.sum = newContentSum(s.limit)
+		defer s.w.sum.stop()
 	}
 	s.begin()
-	err = s.walk()
-	var sum shaResult
-	if sums != nil {
-		sum = <-sums
-	}
-	if err != nil {
+	if err := s.walk(); err != nil {
 		return err
 	}
-	if sum.err != nil {
-		return &format.Error{Path: path, Offset: -1, Why: "read", Err: sum.err}
+	if s.untimed != nil {
+		v.report(*s.untimed)
 	}
-	return s.finish(sum.sum)
+	var sum [32]byte
+	if s.sealed {
+		if err := s.w.catchUp(s.limit); err != nil {
+			return &format.Error{Path: path, Offset: -1, Why: "read", Err: err}
+		}
+		sum = s.w.sum.sum()
+	}
+	return s.finish(sum)
+}
+
+// unreadable files bytes that the medium does not give back, once.
+func (s *seg) unreadable(off, n int64, err error) {
+	if off+n <= s.lost {
+		return
+	}
+	s.lost = off + n
+	s.v.find(KindRead, s.path, off, 0, 0, fmt.Sprintf("%d bytes cannot be read: %v", n, err))
 }
 
 // header verifies the header. If it is damaged but the rest is readable with what else is known, that goes on.
@@ -202,6 +220,9 @@ func (v *verifier) lose() {
 	v.c.salt, v.c.nextSalt, v.c.named = 0, 0, true
 }
 
+// maxReserve bounds the room that is made for keys on the word of another segment.
+const maxReserve = 1 << 20
+
 // begin takes the state before the segment from the segments before, or else from its own start frame.
 func (s *seg) begin() {
 	v := s.v
@@ -218,13 +239,19 @@ func (s *seg) begin() {
 		if s.start, ok = segment.DecodeStart(b, s.h.Salt, s.h.Size); ok {
 			s.started = true
 			s.checkStart()
-			s.dict.BaseTime = s.start.BaseTime
+			s.dict.BaseTime, s.timed = s.start.BaseTime, true
 		}
+	}
+	if !s.started {
+		s.standIn()
 	}
 	s.end = s.h.Size
 	s.firstSeq = s.chain.Seq + 1
 	if s.ix != nil {
 		s.ix = index.NewBuilder(s.firstSeq)
+		if n := len(v.segs); n > 0 {
+			s.ix.Reserve(int(min(v.segs[n-1].keys, maxReserve)))
+		}
 	}
 	s.stats.lastPublish, s.stats.published = v.c.lastPublish, v.c.published
 }
@@ -276,6 +303,7 @@ func (s *seg) finish(sum [32]byte) error {
 	if k := s.dict.Kinds().Declared(); len(k) > 0 {
 		c.kinds = k
 	}
+	v.remember(s.dict)
 	v.rep.LastSeq = max(v.rep.LastSeq, s.chain.Seq)
 	switch {
 	case s.sealed:
@@ -348,8 +376,8 @@ func (s *seg) checkEnd(differs func(field string, got, want any)) {
 
 func (s *seg) checkDigest(sum [32]byte) {
 	v, ft := s.v, &s.ft
-	good := sum == ft.ContentSHA
-	if !good {
+	good := sum == ft.ContentSHA && s.lost == 0
+	if !good && s.lost == 0 {
 		v.find(KindDigest, s.path, ft.ContentEnd, 0, 0, "the content's SHA-256 is not the footer's")
 	}
 	if v.c.shaKnown {
@@ -389,19 +417,3 @@ func (s *seg) beyond(f vfs.File) error {
 	}
 	return nil
 }
-
-type shaResult struct {
-	sum [32]byte
-	err error
-}
-
-// contentSHA reads the content once more, beside the walk, which may jump over damage.
-func contentSHA(f io.ReaderAt, end int64) (r shaResult) {
-	h := segment.NewContentHash()
-	_, r.err = io.CopyBuffer(onlyWriter{h}, io.NewSectionReader(f, 0, end), make([]byte, 256<<10))
-	h.Sum(r.sum[:0])
-	return r
-}
-
-// onlyWriter hides other methods, so that the buffer is used.
-type onlyWriter struct{ io.Writer }

@@ -22,8 +22,11 @@ func (s *seg) tail(off int64) error {
 		return nil
 	}
 	if s.zeroFrom(off) {
-		if s.strict {
+		switch {
+		case s.strict:
 			s.noFooter(off)
+		case s.short():
+			s.cutShort()
 		}
 		return nil
 	}
@@ -42,6 +45,8 @@ func (s *seg) tail(off int64) error {
 		s.last = segment.Commit{Flags: ft.Flags & (segment.FlagFinal | segment.FlagContinues), NextSalt: ft.NextSalt}
 	case ok:
 		v.note("%s: its footer is written, but the file is not cut yet", name)
+	case s.short() && !s.strict:
+		s.cutShort()
 	case s.strict, s.ended() && v.indexes[s.number]: // an index is written only after the footer was durable
 		s.noFooter(off)
 	case s.ended():
@@ -51,6 +56,20 @@ func (s *seg) tail(off int64) error {
 		v.note("%s: torn tail from offset %d on, %d bytes, never acknowledged (or just being written)", name, off, s.lastByte(off)-off)
 	}
 	return nil
+}
+
+// short reports whether the file is shorter than it was made: segments are as long as planned before their first commit,
+// and are cut only behind a durable footer. Where that cannot be read, nobody knows.
+func (s *seg) short() bool { return !s.sealed && s.lost == 0 && s.size < s.h.PlannedSize }
+
+// cutShort reports a segment that ends too early, and takes with it what its tail would have told.
+func (s *seg) cutShort() {
+	first := uint64(0)
+	if !s.ended() {
+		first = s.chain.Seq + 1
+		s.whole, s.known, s.value = false, false, false
+	}
+	s.v.find(KindFooter, s.path, s.size, first, 0, fmt.Sprintf("the file was cut short: it was made with %d bytes", s.h.PlannedSize))
 }
 
 // noFooter reports a sealed segment whose footer cannot be used.

@@ -1,8 +1,8 @@
 // Package verify checks a run's folder from the first byte to the last, and names everything that is not as runlog
 // has left it.
 //
-// It reads every frame, recomputes every checksum and digest, and compares all derived files with what the segments
-// say. It writes nothing, takes no lock, works on read-only media and copies, and beside a writer, whose incomplete
+// It reads every frame once, recomputes every checksum and digest, and compares all derived files with what the
+// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no lock, works on read-only media and copies, and beside a writer, whose incomplete
 // tail is no finding. Memory depends on the largest segment's keys, not on the run.
 //
 // What is wrong with the data is a Finding; that something could not be checked (no such folder, no permission, a
@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
@@ -39,6 +40,7 @@ const (
 	KindIndex      Kind = "index"      // an index file: missing, damaged, or not what its segment says
 	KindFilter     Kind = "filter"     // a filter file: the same
 	KindExtra      Kind = "extra"      // a file of the log that should not be there
+	KindRead       Kind = "read"       // the medium does not give bytes of a segment back
 )
 
 // Finding is one thing that is wrong.
@@ -69,6 +71,11 @@ func (f Finding) String() string {
 type Options struct {
 	OnFinding  func(Finding)           // called for each finding as soon as it is known; nil: not
 	OnProgress func(done, total int64) // bytes of segments, called often; nil: not
+
+	// OnEntry gets every entry that can be read, in seq order: before, between and behind damage too, even where the
+	// commit that it belongs to is lost. Bytes that were never acknowledged are not among them. The view is valid during
+	// the call. An error ends the check and is returned. nil: not.
+	OnEntry func(*entry.View) error
 }
 
 // maxFindings bounds the findings that a Report keeps; the callback gets all.
@@ -114,9 +121,10 @@ type verifier struct {
 	lastSealed uint32
 	absent     []Finding // derived files that were missing when they were looked for
 
-	runID string
-	c     carry
-	segs  []sealedSeg
+	runID  string
+	routes map[uint32]entry.Route // of the run, see remember
+	c      carry
+	segs   []sealedSeg
 }
 
 // sealedSeg is what filters need of a segment.

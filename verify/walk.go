@@ -3,7 +3,6 @@ package verify
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -11,36 +10,6 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/segment"
 )
-
-// windowSize is how much is read at a time.
-const windowSize = 1 << 20
-
-// window reads a file piece by piece. Only a single frame that is longer makes it grow.
-type window struct {
-	f     io.ReaderAt
-	buf   []byte
-	off   int64
-	n     int
-	limit int64 // nothing behind it is returned
-}
-
-// at returns the bytes from off on: at least want, unless file or limit end before.
-func (w *window) at(off int64, want int) ([]byte, error) {
-	if off < w.off || off+int64(want) > w.off+int64(w.n) {
-		size := int(min(max(int64(want), windowSize), max(w.limit-off, 0)))
-		if cap(w.buf) < size {
-			w.buf = make([]byte, size)
-		}
-		n, err := w.f.ReadAt(w.buf[:size], off)
-		w.off, w.n = off, n
-		if err != nil && !errors.Is(err, io.EOF) {
-			w.n = 0
-			return nil, err
-		}
-	}
-	b := w.buf[off-w.off : w.n]
-	return b[:min(int64(len(b)), max(w.limit-off, 0))], nil
-}
 
 // frameState says what stands at an offset.
 type frameState uint8
@@ -103,11 +72,19 @@ type batch struct {
 	value  bool          // chain.Value is known
 	found  []Finding     // what is wrong with it; reported once it is certain that it is no torn tail
 	stats  stats
+	good   []place // entries that can be read, if somebody wants them
 	end    endKind
 }
 
 // badFunc files a finding about the batch.
 type badFunc func(kind Kind, at int64, first, last uint64, detail string)
+
+// filer files findings about b.
+func (s *seg) filer(b *batch) badFunc {
+	return func(kind Kind, at int64, first, last uint64, detail string) {
+		b.found = append(b.found, Finding{Kind: kind, Path: s.path, Offset: at, FirstSeq: first, LastSeq: last, Detail: detail})
+	}
+}
 
 type endKind uint8
 
@@ -145,10 +122,8 @@ func (s *seg) walk() error {
 				if err != nil {
 					return err
 				}
-			} else if b.end != endZero || !s.zeroFrom(off) {
-				return s.tail(off)
 			} else {
-				return nil
+				return s.tail(off)
 			}
 		}
 		if b.end == endFooter {
@@ -156,6 +131,9 @@ func (s *seg) walk() error {
 		}
 		for _, f := range b.found {
 			s.v.report(f)
+		}
+		if err := s.deliver(&b); err != nil {
+			return err
 		}
 		s.whole = s.whole && len(b.found) == 0
 		if b.end != endNone {
@@ -169,8 +147,11 @@ func (s *seg) walk() error {
 		}
 		off = b.next
 	}
-	if s.strict && !s.sealed {
+	switch {
+	case s.strict && !s.sealed:
 		s.noFooter(s.limit)
+	case s.short():
+		s.cutShort()
 	}
 	return nil
 }
@@ -198,9 +179,7 @@ func (s *seg) batch(off int64) (batch, error) {
 	var sum xxhash.Digest
 	sum.Reset()
 	frames := uint32(0)
-	bad := func(kind Kind, at int64, first, last uint64, detail string) {
-		b.found = append(b.found, Finding{Kind: kind, Path: s.path, Offset: at, FirstSeq: first, LastSeq: last, Detail: detail})
-	}
+	bad := s.filer(&b)
 	for at := off; ; frames++ {
 		f, st, err := s.frame(at, seq+1)
 		if err != nil {
@@ -224,8 +203,12 @@ func (s *seg) batch(off int64) (batch, error) {
 		case st == frameNone || st == frameZero:
 			return s.skip(&b, off, at, seq, "no frame begins here: its head does not validate")
 		case st == frameBad && f.IsEntry():
-			seq++
-			bad(KindFrame, at, seq, seq, "the entry's checksum does not match")
+			if own, ok := s.misplaced(&f, seq+1, bad); ok {
+				seq = own.Seq
+				s.entry(&own, &b, bad)
+			} else {
+				seq++
+			}
 		case st == frameBad && f.Kind == segment.KindCommit:
 			bad(KindCommit, at, s.chain.Seq+1, seq, "the commit's checksum does not match")
 			value := len(b.found) == 1 && s.value
@@ -237,7 +220,7 @@ func (s *seg) batch(off int64) (batch, error) {
 		case f.IsEntry():
 			seq++
 			f.Seq = seq
-			s.entry(&f, &b.stats, bad)
+			s.entry(&f, &b, bad)
 		case f.Kind == segment.KindCommit:
 			s.commit(&f, &b, off, seq, frames, sum.Sum64(), bad)
 			return b, nil
@@ -272,11 +255,23 @@ func detail(err error) string {
 }
 
 // entry decodes a whole entry and takes it into index and bounds.
-func (s *seg) entry(f *segment.Frame, st *stats, bad badFunc) {
-	e, err := entry.ParseView(s.dict, f.Seq, f.Flags(), f.Body)
+func (s *seg) entry(f *segment.Frame, b *batch, bad badFunc) {
+	st := &b.stats
+	e, err := s.parse(f, b)
 	if err != nil {
 		bad(KindFrame, f.Offset, f.Seq, f.Seq, detail(err))
 		return
+	}
+	if !s.timed {
+		if s.untimed == nil {
+			s.untimed = &Finding{Kind: KindFrame, Path: s.path, Offset: f.Offset, FirstSeq: f.Seq,
+				Detail: "the entries' times are unknown: they count from the segment's start frame, which is lost"}
+		}
+		s.untimed.LastSeq = f.Seq
+		return
+	}
+	if s.v.o.OnEntry != nil {
+		b.good = append(b.good, place{off: f.Offset, size: f.Size, seq: f.Seq})
 	}
 	if st.published && e.TsPublish() <= st.lastPublish {
 		bad(KindFrame, f.Offset, f.Seq, f.Seq, fmt.Sprintf("ts_publish %d does not come after %d", e.TsPublish(), st.lastPublish))
@@ -341,7 +336,7 @@ func (s *seg) commit(f *segment.Frame, b *batch, off int64, seq uint64, frames u
 }
 
 // skip finds the next valid commit behind damage at at, and goes on with its batch, or behind it if it is the damaged
-// one.
+// one. What can be read on the way counts.
 func (s *seg) skip(b *batch, off, at int64, seq uint64, why string) (batch, error) {
 	var next *segment.Commit
 	err := s.findCommits(at, s.limit, func(c segment.Commit) bool {
@@ -353,32 +348,31 @@ func (s *seg) skip(b *batch, off, at int64, seq uint64, why string) (batch, erro
 	if err != nil {
 		return *b, err
 	}
-	f := Finding{Kind: KindFrame, Path: s.path, Offset: at, FirstSeq: seq + 1, Detail: why}
+	to, last := s.limit, uint64(0)
 	switch {
 	case next == nil:
 		if b.end == endNone {
 			b.end = endLost
 		}
 		if s.sealed {
-			f.LastSeq = s.ft.LastSeq
+			last = s.ft.LastSeq
 		} else if s.v.sealed {
-			f.LastSeq = s.v.m.LastSeq
+			last = s.v.m.LastSeq
 		}
 	case next.BatchStart == off:
-		f.LastSeq = next.LastSeq
+		to, last = next.Offset, next.LastSeq
 		b.end, b.commit, b.next = endNone, next, next.End()
 		b.value = true
 		b.chain = segment.Chain{Ordinal: next.Ordinal, Seq: next.LastSeq, Value: next.Chain, Durable: max(s.chain.Durable, next.Durable)}
 	default:
-		f.LastSeq = next.FirstSeq - 1
+		to, last = next.BatchStart, next.FirstSeq-1
 		b.end, b.next = endNone, next.BatchStart
 		b.chain = segment.Chain{Ordinal: next.Ordinal - 1, Seq: next.FirstSeq - 1, Durable: s.chain.Durable}
 	}
-	if f.LastSeq < f.FirstSeq {
-		f.FirstSeq, f.LastSeq = 0, 0 // no entry is affected
+	if !s.strict {
+		to = at // it may be a torn tail: nothing in it counts
 	}
-	b.found = append(b.found, f)
-	return *b, nil
+	return *b, s.gap(b, at, to, seq, last, why)
 }
 
 // findCommits searches from..to for valid commits.
@@ -420,7 +414,8 @@ func (s *seg) provenDamage(off int64) (bool, error) {
 		h, herr := segment.ReadHeader(f, path)
 		size, err := f.Size()
 		if herr == nil && err == nil {
-			later := seg{v: s.v, path: path, h: h, w: window{f: f, limit: size}}
+			unreadable := func(int64, int64, error) {} // filed when the segment's turn comes
+			later := seg{v: s.v, path: path, h: h, w: window{f: f, limit: size, unreadable: unreadable}}
 			err = later.findCommits(h.Size, size, see)
 		}
 		_ = f.Close()

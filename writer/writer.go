@@ -194,8 +194,8 @@ const maxPublish = math.MaxInt64 - int64(time.Hour)
 func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	var now int64
 	if w.o.KeepPublish && d.TsPublish != 0 {
-		if now = d.TsPublish; now <= w.lastPub || now > maxPublish {
-			return 0, fmt.Errorf("%w: ts_publish %d does not come after %d, the one before, or is above %d", format.ErrInvalid, now, w.lastPub, maxPublish)
+		if now = d.TsPublish; now <= w.lastPub {
+			return 0, fmt.Errorf("%w: ts_publish %d does not come after %d, the one before", format.ErrInvalid, now, w.lastPub)
 		}
 	} else {
 		now = max(min(w.o.Clock.Now(), maxPublish), w.lastPub+1)

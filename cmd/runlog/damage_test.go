@@ -45,8 +45,9 @@ func TestLiveRunIsSaidToBe(t *testing.T) {
 	}
 }
 
-func TestTornTailIsANoteAndFine(t *testing.T) {
-	_, dir := crashed(t, 20)
+// tear leaves half a batch behind the last one of a crashed run's first segment, and returns its offset.
+func tear(t testing.TB, dir string) int {
+	t.Helper()
 	path := filepath.Join(dir, segment.FileName(1))
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -56,10 +57,17 @@ func TestTornTailIsANoteAndFine(t *testing.T) {
 	for b[end-1] == 0 {
 		end--
 	}
-	copy(b[(end+7)&^7:], "half a batch")
+	end = (end + 7) &^ 7
+	copy(b[end:], "half a batch")
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return end
+}
+
+func TestTornTailIsANoteAndFine(t *testing.T) {
+	_, dir := crashed(t, 20)
+	tear(t, dir)
 	for _, args := range [][]string{{"cat", dir}, {"export", dir}, {"info", dir}, {"get", dir, "5"}, {"verify", dir}} {
 		if r := do(t, args...).want(t, 0, "note", "torn tail"); r.out == "" {
 			t.Errorf("%v prints nothing", args)

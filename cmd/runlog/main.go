@@ -1,5 +1,6 @@
 // Command runlog is the operator's tool: it lists, shows, searches, verifies, imports and exports the runs of a
-// trading engine's log. It never changes a run; only import writes, and only a run of its own.
+// trading engine's log. It never changes a run, except that recover does what the engine's next start would do; import
+// and salvage write runs of their own.
 package main
 
 import (
@@ -19,9 +20,11 @@ import (
 
 // Exit codes.
 const (
-	exitFine   = 0
-	exitBad    = 1 // the data is bad
-	exitFailed = 2 // could not do it
+	exitFine    = 0
+	exitBad     = 1 // the data is bad
+	exitFailed  = 2 // could not do it
+	exitTimeout = 3 // verify: a run took longer than --timeout
+	exitDied    = 4 // verify: a worker died
 )
 
 func main() {
@@ -41,6 +44,9 @@ type app struct {
 	json   bool
 	full   bool
 	found  bool // something was found to be bad, and said so
+
+	noProgress     bool
+	timedOut, died bool // verify: of a worker
 }
 
 // run carries out one command line and returns the exit code.
@@ -74,6 +80,10 @@ func (a *app) finish(err error) int {
 		return exitFailed
 	case a.found:
 		return exitBad
+	case a.died:
+		return exitDied
+	case a.timedOut:
+		return exitTimeout
 	case err != nil:
 		return exitCode(err)
 	}
@@ -111,12 +121,13 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "runlog",
 		Short: "Look into the log of a trading engine",
-		Long: `runlog lists, shows, searches and verifies the runs of an engine's log, and turns runs into JSON lines and back.
+		Long: `runlog lists, shows, searches and verifies the runs of an engine's log, says why an entry is there, recovers and salvages runs, and turns
+them into JSON lines and back.
 
 A RUN is a run's directory, <base>/<instance>/<run-id>; a DIR is the base. Reading takes no lock, writes nothing, and works beside the
 engine, on read-only media and on copies. Flags may stand anywhere.
 
-Exit codes: 0 fine; 1 the data is bad; 2 could not do it.`,
+Exit codes: 0 fine; 1 the data is bad; 2 could not do it; verify also has 3, a timeout, and 4, a worker died.`,
 		Example: `  runlog ls runs
   runlog info runs/demo/20261123T200248.123456789Z-1a2b3c4d
   runlog history runs/demo/2026* client_order_id=C-1017
@@ -132,8 +143,9 @@ Exit codes: 0 fine; 1 the data is bad; 2 could not do it.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line (fields: docs/cli.md)")
-	root.AddCommand(a.lsCmd(), a.infoCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.verifyCmd(),
-		a.importCmd(), a.exportCmd(), a.versionCmd())
+	root.PersistentFlags().BoolVar(&a.noProgress, "no-progress", false, "no progress on stderr, which only a terminal gets anyway")
+	root.AddCommand(a.lsCmd(), a.infoCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.verifyCmd(), a.recoverCmd(),
+		a.salvageCmd(), a.importCmd(), a.exportCmd(), a.versionCmd(), a.workerCmd())
 	return root
 }
 

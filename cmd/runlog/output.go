@@ -219,7 +219,7 @@ type progress struct {
 }
 
 func (a *app) newProgress() *progress {
-	if !isTerminal(a.stderr) {
+	if a.noProgress || !isTerminal(a.stderr) {
 		return &progress{}
 	}
 	return &progress{w: a.stderr, last: time.Now()}

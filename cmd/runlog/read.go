@@ -236,15 +236,12 @@ func (a *app) getCmd() *cobra.Command {
   runlog get runs/demo/2026* 1017 --json | jq -r .payload`,
 		Args: exactly("RUN", "SEQ"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			seq, err := strconv.ParseUint(args[1], 10, 64)
+			seq, err := parseSeq(args[1])
 			if err != nil {
-				return fmt.Errorf("%q is not a seq: want a number from 1 on", args[1])
+				return err
 			}
 			return a.withRun(args[0], func(r *runlog.Reader) error {
-				v, err := r.Get(seq, nil)
-				if errors.Is(err, runlog.ErrNotFound) && seq > 0 && r.Damage() != nil {
-					return r.Damage()
-				}
+				v, err := getEntry(r, seq)
 				if err != nil {
 					return err
 				}

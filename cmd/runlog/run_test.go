@@ -42,7 +42,9 @@ func (r result) want(t testing.TB, code int, onStderr ...string) result {
 	if r.code != code {
 		t.Fatalf("exit code %d, want %d\nstdout: %.2000s\nstderr: %s", r.code, code, r.out, r.stderr)
 	}
-	if code != 0 && !strings.Contains(r.stderr, "runlog: ") && !strings.Contains(r.out, "BAD") && !strings.Contains(r.out, `"ok":false`) {
+	words := []string{"BAD", `"ok":false`, "QUARANTINED", "lost: "}
+	said := func(word string) bool { return strings.Contains(r.out, word) }
+	if code != 0 && !strings.Contains(r.stderr, "runlog: ") && !slices.ContainsFunc(words, said) {
 		t.Errorf("exit code %d without a word: %q", code, r.stderr)
 	}
 	for _, s := range onStderr {
@@ -64,7 +66,7 @@ func (r result) lines() []string {
 }
 
 // full is a line with every optional field, odd text and a key that is there twice.
-const full = `{"seq":2,"topic":"orders.é\"\\","type":"New\u0001","ts_init":-9223372036854775808,"ts_publish":9223370000000000000,` +
+const full = `{"seq":2,"topic":"orders.é\"\\","type":"New\u0001","ts_init":-9223372036854775808,"ts_publish":9223368000000000000,` +
 	`"id":"00112233-4455-6677-8899-aabbccddeeff","correlation_id":"0193e0c4-7d1c-7f65-b1d5-8d6f3a0c2b11",` +
 	`"causation_id":"ffffffff-ffff-ffff-ffff-ffffffffffff",` +
 	`"keys":{"zebra":["z1","z2","z1"],"client_order_id":["C-1"],"konto":["\"x\""]},"payload":"a\"b\\c\n\t\r\u0000\u001f</ é 世 \ud83d\ude00"}`
@@ -72,8 +74,8 @@ const full = `{"seq":2,"topic":"orders.é\"\\","type":"New\u0001","ts_init":-922
 // fullOut is how export prints it.
 var fullOut = strings.ReplaceAll(full, `\ud83d\ude00`, "\U0001F600")
 
-const binary = `{"seq":3,"topic":"t","type":"B","ts_init":9223372036854775807,"ts_publish":9223370000000000001,"keys":{},"payload_base64":"/wD+"}`
-const empty = `{"seq":4,"topic":"t","type":"E","ts_init":0,"ts_publish":9223370000000000002,"keys":{"client_order_id":["C-1"]},"payload":""}`
+const binary = `{"seq":3,"topic":"t","type":"B","ts_init":9223372036854775807,"ts_publish":9223368000000000001,"keys":{},"payload_base64":"/wD+"}`
+const empty = `{"seq":4,"topic":"t","type":"E","ts_init":0,"ts_publish":9223368000000000002,"keys":{"client_order_id":["C-1"]},"payload":""}`
 
 const threeLines = full + "\n" + binary + "\n" + empty + "\n"
 
@@ -361,8 +363,22 @@ func TestWhatCannotBeDoneIsTwo(t *testing.T) {
 		{[]string{"history", dir, "id=7"}, "UUID"},
 		{[]string{"verify", none}, "empty"},
 		{[]string{"verify", foreignDir}, "not a run"},
-		{[]string{"verify", inst}, "instance's folder"},
+		{[]string{"verify"}, "want PATH"},
 		{[]string{"verify", gone}, "no such file"},
+		{[]string{"verify", dir, "--jobs", "0"}, "--jobs"},
+		{[]string{"verify", dir, "--timeout", "-1s"}, "--timeout"},
+		{[]string{"verify", dir, "--timeout", "soon"}, "timeout"},
+		{[]string{"verify", dir, "--timeout", "7"}, "timeout"},
+		{[]string{"verify", dir, "--timeout", "1s", "--no-isolate"}, "--no-isolate"},
+		{[]string{"recover", gone}, "no such file"},
+		{[]string{"recover", foreignDir}, "not a run"},
+		{[]string{"salvage", dir}, "want RUN OUT"},
+		{[]string{"salvage", inst, gone}, "instance's folder"},
+		{[]string{"salvage", dir, none}, "is there already"},
+		{[]string{"salvage", dir, filepath.Join(dir, "out")}, "own folder"},
+		{[]string{"why", dir, "x"}, "not a seq"},
+		{[]string{"why", dir, "77"}, "no such entry"},
+		{[]string{"why", dir, "2", "--limit", "0"}, "--limit"},
 		{[]string{"export", base}, "base folder"},
 		{[]string{"import", base, file}, "--instance"},
 		{[]string{"import", base, "--instance", "a/b", file}, "Instance"},
@@ -445,7 +461,7 @@ func TestHistoryAndGet(t *testing.T) {
 		t.Errorf("get: %s", out)
 	}
 	out := do(t, "get", dir, "2").want(t, 0).out
-	for _, s := range []string{"zebra=z2", "0193e0c4-", `0x6122625c`, `(24 bytes)`, "2262-04-11T23:13:20.000000000Z"} {
+	for _, s := range []string{"zebra=z2", "0193e0c4-", `0x6122625c`, `(24 bytes)`, "2262-04-11T22:40:00.000000000Z"} {
 		if !strings.Contains(out, s) {
 			t.Errorf("get does not show %q in\n%s", s, out)
 		}
@@ -472,6 +488,8 @@ func TestJSONFieldsArePinned(t *testing.T) {
 	base, dir := imported(t, threeLines)
 	_, bad := imported(t, many(50))
 	flip(t, filepath.Join(bad, "00000001.seg"), 5000)
+	_, torn := crashed(t, 5)
+	tear(t, torn)
 	doc, err := os.ReadFile("../../docs/cli.md")
 	if err != nil {
 		t.Fatal(err)
@@ -485,7 +503,14 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},
 		"history": {do(t, "history", dir, "zebra=z1", "--json"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
-		"verify":  {do(t, "verify", dir, "--json"), "record dir run status ok findings entries last_seq segments bytes digest notes"},
+		"verify":  {do(t, "verify", dir, "--json"), "record dir run status ok outcome findings entries last_seq segments bytes digest notes"},
+		"total":   {lastLine(do(t, "verify", dir, "--json")), "record runs ok bad unchecked timeout died findings entries bytes seconds"},
+		"recover": {do(t, "recover", torn, "--dry-run", "--json"),
+			"record dir run dry_run decision status last_seq dropped_bytes file offset"},
+		"salvaged": {lastLine(do(t, "salvage", bad, filepath.Join(t.TempDir(), "a"), "--json")),
+			"record dir source source_run source_status entries lost lost_ranges last_seq findings report"},
+		"lost":    {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
+		"why":     {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
 		"finding": {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
 		"import":  {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
 		"version": {do(t, "version", "--json"), "version go formats"},
@@ -518,8 +543,15 @@ func TestJSONFieldsArePinned(t *testing.T) {
 	}
 }
 
+// lastLine keeps the last line of the output.
+func lastLine(r result) result {
+	l := r.lines()
+	r.out = l[len(l)-1] + "\n"
+	return r
+}
+
 func TestHelpTeaches(t *testing.T) {
-	for _, verb := range []string{"ls", "info", "cat", "get", "history", "verify", "import", "export", "version"} {
+	for _, verb := range []string{"ls", "info", "cat", "get", "history", "why", "verify", "recover", "salvage", "import", "export", "version"} {
 		r := do(t, verb, "--help").want(t, 0)
 		if !strings.Contains(r.out, "Examples:") || !strings.Contains(r.out, "--json") || r.stderr != "" {
 			t.Errorf("%s: %s%s", verb, r.out, r.stderr)
