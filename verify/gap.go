@@ -25,11 +25,8 @@ func (s *seg) gap(b *batch, at, to int64, seq, last uint64, why string) error {
 	hole, damaged := at, true
 	file := func(upTo uint64) {
 		f := Finding{Kind: KindFrame, Path: s.path, Offset: hole, FirstSeq: seq + 1, LastSeq: upTo, Detail: why}
-		if upTo <= seq { // no entry is lost, but nothing vouches for the batch that they are in, if it has any
-			f.FirstSeq, f.LastSeq = 0, 0
-			if s.chain.Seq < seq {
-				f.FirstSeq, f.LastSeq = s.chain.Seq+1, seq
-			}
+		if upTo <= seq && upTo > 0 {
+			f.FirstSeq, f.LastSeq = 0, 0 // no entry is affected
 		}
 		b.found = append(b.found, f)
 	}

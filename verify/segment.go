@@ -173,13 +173,26 @@ func (s *seg) header(f vfs.File) (ok bool, err error) {
 		}
 		return false, nil // a spare whose header was still being written
 	}
-	v.problem(KindHeader, s.path, err)
+	v.problem(KindHeader, s.path, s.withSeqs(err))
 	if s.guessHeader(f) {
 		return true, nil
 	}
 	v.find(KindHeader, s.path, 0, v.nextSeq(), 0, "nothing in the segment can be read without its header")
 	v.lose()
 	return false, nil
+}
+
+// withSeqs names the seqs that a segment's damaged header takes from a reader.
+func (s *seg) withSeqs(err error) error {
+	var at *format.Error
+	if !errors.As(err, &at) || at.FirstSeq != 0 {
+		return err
+	}
+	named := *at
+	if named.FirstSeq, named.LastSeq = s.v.nextSeq(), s.v.lastSeqOf(s.number); named.FirstSeq == 0 || named.LastSeq > 0 && named.LastSeq < named.FirstSeq {
+		named.FirstSeq, named.LastSeq = 0, 0
+	}
+	return &named
 }
 
 // guessHeader tries the salts and sizes that the header may have had: its own damaged words, and what other segments say.

@@ -354,10 +354,8 @@ func (s *seg) skip(b *batch, off, at int64, seq uint64, why string) (batch, erro
 		if b.end == endNone {
 			b.end = endLost
 		}
-		if s.sealed {
-			last = s.ft.LastSeq
-		} else if s.v.sealed {
-			last = s.v.m.LastSeq
+		if last = s.ft.LastSeq; !s.sealed {
+			last = s.v.lastSeqOf(s.number)
 		}
 	case next.BatchStart == off:
 		to, last = next.Offset, next.LastSeq
@@ -372,7 +370,40 @@ func (s *seg) skip(b *batch, off, at int64, seq uint64, why string) (batch, erro
 	if !s.strict {
 		to = at // it may be a torn tail: nothing in it counts
 	}
-	return *b, s.gap(b, at, to, seq, last, why)
+	filed := len(b.found)
+	if err := s.gap(b, at, to, seq, last, why); err != nil || b.commit != nil || len(b.found) == filed {
+		return *b, err
+	}
+	// The batch's commit is lost, so nothing vouches for any of its entries, though each may be readable by itself.
+	if f, first := &b.found[filed], s.chain.Seq+1; last == 0 || first <= last {
+		f.FirstSeq = first
+		if first <= seq {
+			f.Detail += fmt.Sprintf("; seq %d to %d, before it in the same batch, can be read one by one", first, seq)
+		}
+		if f.LastSeq == 0 {
+			f.LastSeq = last
+		}
+	}
+	return *b, nil
+}
+
+// lastSeqOf is the last seq of segment n, as far as the next one, or the manifest, tells; 0 if neither does.
+func (v *verifier) lastSeqOf(n uint32) uint64 {
+	path := v.path(segment.FileName(n + 1))
+	if f, err := v.fsys.OpenRead(path); err == nil {
+		defer f.Close()
+		if h, err := segment.ReadHeader(f, path); err == nil {
+			b := make([]byte, segment.StartSize)
+			k, _ := f.ReadAt(b, h.Size)
+			if s, ok := segment.DecodeStart(b[:k], h.Salt, h.Size); ok && !s.Detached {
+				return s.Prev.Seq
+			}
+		}
+	}
+	if v.sealed && !v.follows(n) {
+		return v.m.LastSeq
+	}
+	return 0
 }
 
 // findCommits searches from..to for valid commits.
