@@ -108,10 +108,11 @@ type Manifest struct {
 	Halt         *Halt     `json:"halt,omitempty"`
 	Skipped      []Skipped `json:"skipped,omitempty"`
 
-	// Reserved for retention and signing. They are kept when a manifest is read and written back.
+	// Reserved for retention. They are kept when a manifest is read and written back, and so is the signature.
 	Floor      uint64 `json:"floor,omitempty"`
 	BaseDigest string `json:"base_digest,omitempty"`
-	Signature  string `json:"signature,omitempty"`
+
+	Signature string `json:"signature,omitempty"` // signed statement, see package proof; at most MaxLabelValue bytes; readers do not check it
 }
 
 func invalid(f string, args ...any) error {

@@ -5,7 +5,9 @@ go 1.25.0
 require (
 	github.com/klauspost/compress v1.20.3
 	github.com/runlog-io/runlog v0.0.0
+	github.com/runlog-io/runlog/proof v0.0.0
 	github.com/spf13/cobra v1.10.2
+	golang.org/x/mod v0.37.0
 )
 
 require (

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,7 +111,16 @@ func TestSalvageOfAQuarantinedRunHasAllButTheDamage(t *testing.T) {
 	if err := os.CopyFS(sound, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	flip(t, filepath.Join(dir, segment.FileName(1)), 6000)
+	path := filepath.Join(dir, segment.FileName(1))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenth := 0 // payload; time has put commits and marks in between
+	for range 10 {
+		tenth += bytes.Index(b[tenth:], bytes.Repeat([]byte{'p'}, 200)) + 200
+	}
+	flip(t, path, int64(tenth-100))
 	do(t, "recover", base).want(t, 1)
 	to, s := salvaged(t, 1, dir)
 	if lost := same(t, sound, to); lost != 1 || s.Status != runlog.Quarantined || s.Lost != 1 || s.Ranges != 1 {
