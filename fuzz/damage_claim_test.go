@@ -195,7 +195,7 @@ func (s *specimen) blames(err error, d harm) error {
 	default:
 		return fmt.Errorf("the error does not say what and where: %w", err)
 	}
-	if filepath.Dir(path) != s.dir && path != s.dir || !s.concerns(filepath.Base(path), d) {
+	if filepath.Dir(path) != s.dir && path != s.dir || !s.concerns(filepath.Base(path), d) && !errors.Is(err, runlog.ErrMissingSegment) {
 		return fmt.Errorf("the error names a file that is whole: %w", err)
 	}
 	return nil

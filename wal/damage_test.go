@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -601,5 +602,47 @@ func TestAScanEndsWithOneError(t *testing.T) { // RD13
 	}
 	if _, err := r.Get(42, nil); err != nil {
 		t.Errorf("its neighbour: %v", err)
+	}
+}
+
+func TestADamagedFrameHidesNoOtherFromGet(t *testing.T) {
+	g := newRig(t).fill(100, 500).sealed()
+	name := filepath.Join(runDir, segment.FileName(1))
+	b, err := vfs.ReadFile(g.mem, name, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := segment.ReadHeader(bytes.NewReader(b), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, frames := uint64(0), 0
+	for off := h.Size; off < int64(len(b)) && last < 60; frames++ {
+		size, isEntry, ok := segment.SkipFrame(b[off:], h.Salt, off)
+		if !ok {
+			t.Fatalf("no frame at %d", off)
+		}
+		if isEntry {
+			last++
+		}
+		poke(t, g.mem, segment.FileName(1), off, 1) // the head: from here on nobody knows how long the frame is
+		r := openReader(t, g.mem)
+		for seq := uint64(1); seq <= 60; seq++ {
+			v, err := r.Get(seq, nil)
+			switch {
+			case isEntry && seq == last && !errors.Is(err, format.ErrCorrupt):
+				t.Errorf("frame %d is damaged, it is entry %d: %v", frames, seq, err)
+			case isEntry && seq == last:
+			case err != nil:
+				t.Errorf("frame %d is damaged, entry %d is whole: %v", frames, seq, err)
+			default:
+				if err := equal(&v, g.want, int(seq-1)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		r.Close()
+		poke(t, g.mem, segment.FileName(1), off, 1)
+		off += size
 	}
 }

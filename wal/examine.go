@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -22,9 +23,12 @@ type state struct {
 	// recovered: the last footer is recovery's own, which decides the end before it removes what is behind it.
 	recovered bool
 	torn      int64         // bytes behind the last whole batch that were never acknowledged
+	dropped   int64         // what the footer that ends the run says was cut off
 	tornAt    int64         // where they begin
 	tornWhy   string        // what stands there
 	damage    *format.Error // acknowledged data is damaged: the log ends before it
+	gap       *format.Error // so it is elsewhere: where the log ends is known all the same
+	gone      bool          // numbers are missing
 	halt      *manifest.Halt
 }
 
@@ -56,21 +60,24 @@ func examine(fsys vfs.FS, dir string, runID func(h *segment.Header) string) (*st
 		return nil, &format.Error{Path: dir, Offset: -1, Why: "no segment files", Err: format.ErrNotRun}
 	}
 	st := &state{set: &segSet{}}
-	for i, n := range nums {
-		path := filepath.Join(dir, segment.FileName(n))
-		if n != nums[0]+uint32(i) {
-			missing := filepath.Join(dir, segment.FileName(nums[0]+uint32(i)))
-			st.damage = &format.Error{Path: missing, Offset: -1, Why: "the segment is not there", Err: format.ErrMissingSegment}
-			break
+	next := uint32(1)
+	for _, n := range nums {
+		if n != next {
+			st.gone = true
+			st.set.segs = append(st.set.segs, &segRef{number: next, gone: true, path: filepath.Join(dir, segment.FileName(next))})
 		}
-		st.set.segs = append(st.set.segs, &segRef{number: n, path: path})
-	}
-	if nums[0] != 1 {
-		st.set.segs = st.set.segs[:0]
-		st.damage = &format.Error{Path: filepath.Join(dir, segment.FileName(1)), Offset: -1, Why: "the segment is not there", Err: format.ErrMissingSegment}
-		return st, nil
+		st.set.segs = append(st.set.segs, &segRef{number: n, path: filepath.Join(dir, segment.FileName(n))})
+		next = n + 1
 	}
 	return st, st.read(fsys, runID)
+}
+
+// verdict is the first damage, if there is any.
+func (st *state) verdict() *format.Error {
+	if st.gap != nil {
+		return st.gap
+	}
+	return st.damage
 }
 
 // read finds the last footer, and walks on from there.
@@ -78,29 +85,46 @@ func (st *state) read(fsys vfs.FS, runID func(h *segment.Header) string) error {
 	segs := st.set.segs
 	next := len(segs)
 	var footer *sealedInfo
-	for next > 0 {
+	for ; next > 0; next-- {
+		if segs[next-1].gone {
+			continue
+		}
 		in, err := infoOf(fsys, segs[next-1], runID)
 		if err == nil {
 			footer = in
 			break
 		}
-		if !errors.Is(err, format.ErrCorrupt) {
+		if !st.isDamage(err) {
 			return err
 		}
-		next--
 	}
 	wantSalt, named := uint64(0), true // the first segment needs no other to name it
 	if footer != nil {
 		st.chain = footer.footer.State()
 		st.final = !footer.footer.Continues()
 		st.recovered = footer.footer.Flags&segment.FlagRecovered != 0
+		st.dropped = footer.footer.Dropped
 		wantSalt, named = footer.footer.NextSalt, footer.footer.Continues()
+		run := runID(&footer.header)
+		for i, ref := range segs[:next] {
+			if ref.gone && st.gap == nil {
+				first, last := st.set.bounds(fsys, run, i)
+				st.gap = lose(nil, notThere(ref.path), first, last).err
+			}
+		}
 	}
 	for i := next; i < len(segs); i++ {
 		if !named {
 			return st.beyond(fsys, i)
 		}
 		done, err := st.walk(fsys, segs[i], wantSalt, runID)
+		if err == nil && st.damage != nil {
+			var k int
+			if k, err = st.resume(fsys, i, runID); k > 0 {
+				i, named, wantSalt = k-1, true, 0
+				continue
+			}
+		}
 		if err != nil || st.damage != nil {
 			st.set.segs = segs[:i+1]
 			if st.damage != nil && segs[i].open.Load() == nil {
@@ -115,10 +139,76 @@ func (st *state) read(fsys vfs.FS, runID func(h *segment.Header) string) error {
 		named, wantSalt = last.Flags&segment.FlagContinues != 0, last.NextSalt
 	}
 	if named && len(segs) > 0 && st.damage == nil {
-		path := filepath.Join(filepath.Dir(segs[0].path), segment.FileName(segs[len(segs)-1].number+1))
-		st.damage = &format.Error{Path: path, Offset: -1, FirstSeq: st.chain.Seq + 1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+		st.damage = notThere(filepath.Join(filepath.Dir(segs[0].path), segment.FileName(segs[len(segs)-1].number+1)))
+		st.damage.FirstSeq = st.chain.Seq + 1
 	}
 	return nil
+}
+
+func notThere(path string) *format.Error {
+	return &format.Error{Path: path, Offset: -1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+}
+
+// isDamage reports whether an error is about damaged content. A newer version is not, unless numbers are missing: then
+// nothing says that the file belongs here.
+func (st *state) isDamage(err error) bool {
+	return errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrWrongKind) || st.gone && errors.Is(err, format.ErrVersion)
+}
+
+// resume looks behind segment i, which is damaged, for one that was begun: it knows where the log stood. The damage is
+// then in front of the log's end. Without such a segment it is the end, and resume returns 0.
+func (st *state) resume(fsys vfs.FS, i int, runID func(h *segment.Header) string) (int, error) {
+	segs, ref := st.set.segs, st.set.segs[i]
+	for k := i + 1; k < len(segs); k++ {
+		if segs[k].gone {
+			continue
+		}
+		f, err := fsys.OpenRead(segs[k].path)
+		if err != nil {
+			return 0, missing(segs[k].path, err)
+		}
+		start, err := beginning(f, segs[k], runID)
+		_ = f.Close()
+		if err != nil && !st.isDamage(err) {
+			return 0, err
+		}
+		if err != nil || start == nil || start.Detached || start.Prev.Seq < st.chain.Seq || start.Prev.Ordinal < st.chain.Ordinal {
+			continue
+		}
+		o := ref.open.Load()
+		ref.open.Store(nil)
+		if o != nil {
+			st.open = st.open[:len(st.open)-1]
+		}
+		lost := lose(o, st.damage, st.chain.Seq+1, start.Prev.Seq)
+		ref.lost.Store(lost)
+		if st.gap == nil {
+			st.gap = lost.err
+		}
+		st.damage, st.chain = nil, start.Prev
+		return k, nil
+	}
+	return 0, nil
+}
+
+// beginning returns the start frame of a segment of the run, nil if it has none.
+func beginning(f vfs.File, ref *segRef, runID func(h *segment.Header) string) (*segment.Start, error) {
+	h, err := segment.ReadHeader(f, ref.path)
+	if err == nil {
+		err = belongs(&h, ref, runID(&h))
+	}
+	if err != nil {
+		return nil, err
+	}
+	var b [segment.StartSize]byte
+	n, err := f.ReadAt(b[:], h.Size)
+	if err = notEOF(err); err != nil {
+		return nil, &format.Error{Path: ref.path, Offset: h.Size, Why: "read", Err: err}
+	}
+	if s, ok := segment.DecodeStart(b[:n], h.Salt, h.Size); ok {
+		return &s, nil
+	}
+	return nil, nil
 }
 
 func infoOf(fsys vfs.FS, ref *segRef, runID func(h *segment.Header) string) (*sealedInfo, error) {
@@ -139,6 +229,9 @@ func infoOf(fsys vfs.FS, ref *segRef, runID func(h *segment.Header) string) (*se
 
 // walk reads one open segment that belongs to the log. done means that the log ends in it.
 func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *segment.Header) string) (done bool, err error) {
+	if ref.gone {
+		return true, st.damaged(notThere(ref.path))
+	}
 	f, err := fsys.OpenRead(ref.path)
 	if err != nil {
 		return false, missing(ref.path, err)
@@ -179,8 +272,10 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 // damaged files an error about content as damage; other errors are returned.
 func (st *state) damaged(err error) error {
 	var fe *format.Error
-	if errors.As(err, &fe) && errors.Is(err, format.ErrCorrupt) {
-		st.damage = fe
+	if errors.As(err, &fe) && st.isDamage(err) {
+		if st.damage = fe; fe.FirstSeq == 0 {
+			fe.FirstSeq = st.chain.Seq + 1
+		}
 		return nil
 	}
 	return err
@@ -193,19 +288,13 @@ func (st *state) endsAt(fsys vfs.FS, o *openSeg, stop *segment.Stop) error {
 		return err
 	}
 	end := o.end.Load()
-	if _, ok := footerAt(o, end); !ok && size < o.header.PlannedSize {
-		// Segments are as long as planned before their first commit, and are cut only behind a durable footer.
-		st.damage = &format.Error{Path: o.path, Offset: size, FirstSeq: o.chain.Seq + 1, Err: format.ErrCorrupt,
-			Why: fmt.Sprintf("the file was cut short: it was made with %d bytes", o.header.PlannedSize)}
-		return nil
-	}
 	var ev evidence
 	nonZero := int64(0) // behind the last byte that is not zero
 	err = readPieces(o.file, end, size, func(b []byte, off int64) {
 		if n := len(trimZeros(b)); n > 0 {
 			nonZero = off + int64(n)
 		}
-		segment.FindCommits(b, o.header.Salt, off, ev.add)
+		ev.search(b, o.header.Salt, off)
 	})
 	if err != nil {
 		return &format.Error{Path: o.path, Offset: end, Why: "read", Err: err}
@@ -223,12 +312,20 @@ func (st *state) endsAt(fsys vfs.FS, o *openSeg, stop *segment.Stop) error {
 		}
 	}
 	if ev.durable > o.chain.Ordinal {
-		st.damage = &format.Error{Path: o.path, Offset: stop.Offset, FirstSeq: o.chain.Seq + 1, LastSeq: ev.lastSeq(&o.chain), Err: format.ErrCorrupt,
+		st.damage = &format.Error{Path: o.path, Offset: o.misfit(stop), FirstSeq: o.chain.Seq + 1, LastSeq: ev.lastSeq(&o.chain), Err: format.ErrCorrupt,
 			Why: fmt.Sprintf("%s, but commit %d of at least %d durable ones should follow", stop.Why, o.chain.Ordinal+1, ev.durable)}
+		return nil
+	}
+	if _, ok := footerAt(o, end); !ok && size < o.header.PlannedSize {
+		// Segments are as long as planned before their first commit, and are cut only behind a durable footer.
+		st.damage = &format.Error{Path: o.path, Offset: size, FirstSeq: o.chain.Seq + 1, Err: format.ErrCorrupt,
+			Why: fmt.Sprintf("the file was cut short: it was made with %d bytes", o.header.PlannedSize)}
 		return nil
 	}
 	if ft, ok := footerAt(o, end); ok {
 		st.torn, st.tornAt, st.tornWhy = ft.Dropped, end, "recovery was interrupted" // it had counted, and may have overwritten, the tail
+		st.recovered = ft.Flags&segment.FlagRecovered != 0
+		st.final = st.recovered // it had decided the end
 	} else if nonZero > end {
 		st.torn, st.tornAt, st.tornWhy = nonZero-end, stop.Offset, stop.Why
 	}
@@ -246,7 +343,7 @@ func footerAt(o *openSeg, end int64) (segment.Footer, bool) {
 // laterEvidence searches the segments behind number n for commits.
 func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
 	for _, ref := range st.set.segs {
-		if ref.number <= n {
+		if ref.number <= n || ref.gone {
 			continue
 		}
 		f, err := fsys.OpenRead(ref.path)
@@ -257,9 +354,9 @@ func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
 		if err == nil {
 			var size int64
 			if size, err = f.Size(); err == nil {
-				err = readPieces(f, h.Size, size, func(b []byte, off int64) { segment.FindCommits(b, h.Salt, off, ev.add) })
+				err = readPieces(f, h.Size, size, func(b []byte, off int64) { ev.search(b, h.Salt, off) })
 			}
-		} else if errors.Is(err, format.ErrCorrupt) {
+		} else if st.isDamage(err) {
 			err = nil // a spare whose header was still being written says nothing
 		}
 		_ = f.Close()
@@ -274,6 +371,21 @@ func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
 type evidence struct {
 	durable uint64         // highest ordinal claimed to be durable
 	next    segment.Commit // the one with the lowest ordinal
+	footer  uint64         // the highest seq that a footer ends at
+}
+
+// search looks at every 8-byte position of b for a commit, or a footer: it is written behind a sync of all before it.
+func (e *evidence) search(b []byte, salt uint64, off int64) {
+	segment.FindCommits(b, salt, off, e.add)
+	const word = uint32(segment.FooterSize) | segment.KindFooter<<24
+	for at := 0; at+segment.FooterSize <= len(b); at += 8 {
+		if binary.LittleEndian.Uint32(b[at:]) != word {
+			continue
+		}
+		if ft, ok := segment.DecodeFooter(b[at:], salt, off+int64(at)); ok {
+			e.durable, e.footer = max(e.durable, ft.LastOrdinal), max(e.footer, ft.LastSeq)
+		}
+	}
 }
 
 func (e *evidence) add(c segment.Commit) bool {
@@ -286,15 +398,22 @@ func (e *evidence) add(c segment.Commit) bool {
 
 // lastSeq is the last seq that the break is known to affect, 0 if unknown.
 func (e *evidence) lastSeq(at *segment.Chain) uint64 {
-	if e.next.Ordinal == at.Ordinal+1 {
-		return e.next.LastSeq
+	last := e.next.FirstSeq - 1
+	switch e.next.Ordinal {
+	case 0:
+		last = e.footer
+	case at.Ordinal + 1:
+		last = e.next.LastSeq
 	}
-	return e.next.FirstSeq - 1
+	if last <= at.Seq { // a mark
+		return 0
+	}
+	return last
 }
 
-// readPieces calls visit with overlapping pieces of a file, so that no commit frame is cut in two.
+// readPieces calls visit with overlapping pieces of a file, so that no frame that is evidence is cut in two.
 func readPieces(f vfs.File, from, to int64, visit func(b []byte, off int64)) error {
-	const overlap = segment.CommitSize
+	const overlap = segment.FooterSize // the largest frame that is looked for
 	buf := make([]byte, min(4*windowSize, max(to-from, 0)))
 	for off := from; off < to; {
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), to-off)], off)
@@ -317,6 +436,16 @@ func readPieces(f vfs.File, from, to int64, visit func(b []byte, off int64)) err
 func (st *state) beyond(fsys vfs.FS, i int) error {
 	segs := st.set.segs
 	for _, ref := range segs[i:] {
+		if ref.gone {
+			at := notThere(ref.path)
+			at.FirstSeq = st.chain.Seq + 1
+			if st.final && st.gap == nil { // where the log ends is known
+				st.gap = at
+			} else if !st.final && st.damage == nil {
+				st.damage = at
+			}
+			continue
+		}
 		st.extra = append(st.extra, ref.path)
 		f, err := fsys.OpenRead(ref.path)
 		if err != nil {
@@ -337,6 +466,12 @@ func (st *state) inspectExtra(f vfs.File, ref *segRef) error {
 	if errors.Is(err, format.ErrCorrupt) {
 		return nil // a spare whose header was still being written
 	}
+	if err != nil && st.isDamage(err) {
+		if st.damage == nil {
+			_ = st.damaged(err)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -350,8 +485,9 @@ func (st *state) inspectExtra(f vfs.File, ref *segRef) error {
 		return nil // never used; endsAt has searched it for commits
 	}
 	if !s.Detached {
-		if st.damage == nil && st.final && !st.recovered {
-			st.damage = &format.Error{Path: ref.path, Offset: h.Size, Why: "a used segment behind the end of the run", Err: format.ErrCorrupt}
+		if st.verdict() == nil && st.final && !st.recovered {
+			st.gap = &format.Error{Path: ref.path, Offset: h.Size, FirstSeq: st.chain.Seq + 1,
+				Why: "a used segment behind the end of the run", Err: format.ErrCorrupt}
 		}
 		return nil
 	}
@@ -372,5 +508,10 @@ func (st *state) inspectExtra(f vfs.File, ref *segRef) error {
 func (st *state) close() {
 	for _, o := range st.open {
 		o.refs.retire()
+	}
+	for _, ref := range st.set.segs {
+		if l := ref.lost.Load(); l != nil {
+			l.retire()
+		}
 	}
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"sort"
 	"sync"
 	"sync/atomic"
 
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
@@ -22,8 +24,11 @@ import (
 type segRef struct {
 	number uint32
 	path   string
+	gone   bool // no file has this number; it stands for all that are missing up to the next one
 	open   atomic.Pointer[openSeg]
 	info   atomic.Pointer[sealedInfo] // loaded when first needed
+	lost   atomic.Pointer[lostSeg]    // the verdict, once it is known that it cannot be read to its end
+	edge   atomic.Pointer[[2]uint64]  // see edges
 }
 
 // sealedInfo is what is remembered of a sealed segment: small, so that a long run costs little.
@@ -44,12 +49,20 @@ func (s *segSet) first() uint32 {
 	return s.segs[0].number
 }
 
+// byNumber returns segment n, or what stands for it if it is missing.
 func (s *segSet) byNumber(n uint32) *segRef {
-	i := int(n) - int(s.first())
-	if i < 0 || i >= len(s.segs) {
-		return nil
+	if i := s.index(n); i >= 0 && (s.segs[i].gone || s.segs[i].number == n) {
+		return s.segs[i]
 	}
-	return s.segs[i]
+	return nil
+}
+
+// index is the place of the last segment whose number is n or less, -1 if there is none.
+func (s *segSet) index(n uint32) int {
+	if i := int(n) - int(s.first()); i >= 0 && i < len(s.segs) && s.segs[i].number == n {
+		return i
+	}
+	return sort.Search(len(s.segs), func(i int) bool { return s.segs[i].number > n }) - 1
 }
 
 // files opens and maps finished segments and their indexes, keeps the most recently used ones, and never unmaps what
@@ -284,10 +297,13 @@ func (fs *files) loadSegment(ref *segRef, m *mapped) error {
 	m.fix = func(cause error) (segIndex, error) {
 		fs.warn(&format.Error{Path: path, Offset: -1, Why: "the index is built again in memory", Err: cause})
 		o, err := rebuild(fs.fsys, ref.path, in)
-		if err != nil {
+		if err != nil && !ofContent(err) {
 			return nil, err
 		}
-		return &memIndex{Builder: o.ix, dict: o.dict}, nil
+		if o == nil { // nothing of it can be read in order
+			return &memIndex{Builder: index.NewBuilder(in.footer.FirstSeq), dict: entry.NewDict(0), last: in.footer.FirstSeq - 1, rest: err}, nil
+		}
+		return &memIndex{Builder: o.ix, dict: o.dict, last: o.chain.Seq, rest: err}, nil
 	}
 	m.file, err = index.Open(fs.fsys, path, indexWant(&in.header, &in.footer))
 	if err != nil {
@@ -323,7 +339,9 @@ func indexWant(h *segment.Header, ft *segment.Footer) index.Want {
 	return index.Want{Salt: h.Salt, Number: h.Number, Chain: ft.Chain, ContentEnd: ft.ContentEnd}
 }
 
-// rebuild reads a sealed segment from its frames alone.
+// rebuild reads a sealed segment from its frames alone. All entries that its footer counts must be there; what is behind
+// the last one carries none, so damage to it does not matter here. With an error there may be a segment too, with the
+// batches in front of the damage.
 func rebuild(fsys vfs.FS, path string, in *sealedInfo) (*openSeg, error) {
 	f, err := fsys.OpenRead(path)
 	if err != nil {
@@ -331,7 +349,13 @@ func rebuild(fsys vfs.FS, path string, in *sealedInfo) (*openSeg, error) {
 	}
 	defer f.Close()
 	prev, err := startOf(f, path, &in.header)
+	if err == nil && prev == nil && in.footer.ContentEnd > in.header.Size {
+		err = &format.Error{Path: path, Offset: in.header.Size, Why: "start frame is missing", Err: format.ErrCorrupt}
+	}
 	if err != nil {
+		if fe := (*format.Error)(nil); errors.As(err, &fe) {
+			fe.FirstSeq, fe.LastSeq = in.footer.FirstSeq, in.footer.LastSeq
+		}
 		return nil, err
 	}
 	if prev == nil { // sealed without ever having been started
@@ -341,10 +365,10 @@ func rebuild(fsys vfs.FS, path string, in *sealedInfo) (*openSeg, error) {
 	o := newOpenSeg(path, in.header, f, *prev)
 	stop, err := o.advance(in.footer.ContentEnd)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
-	if o.end.Load() != in.footer.ContentEnd {
-		return nil, &format.Error{Path: path, Offset: stop.Offset, FirstSeq: o.chain.Seq + 1, LastSeq: in.footer.LastSeq,
+	if o.end.Load() != in.footer.ContentEnd && o.chain.Seq != in.footer.LastSeq {
+		return o, &format.Error{Path: path, Offset: o.misfit(stop), FirstSeq: o.chain.Seq + 1, LastSeq: in.footer.LastSeq,
 			Why: stop.Why, Err: format.ErrCorrupt}
 	}
 	return o, nil

@@ -24,9 +24,10 @@ type follower struct {
 	chain   segment.Chain
 	written atomic.Uint64
 	durable atomic.Uint64
-	ended   atomic.Bool                 // nothing will follow
-	kinds   atomic.Pointer[entry.Kinds] // the longest list that manifest or segments declare: lists only grow
-	damage  *format.Error
+	ended   atomic.Bool                  // nothing will follow
+	kinds   atomic.Pointer[entry.Kinds]  // the longest list that manifest or segments declare: lists only grow
+	damage  atomic.Pointer[format.Error] // what ends the log
+	gap     *format.Error                // what is missing or damaged in front of its end
 	torn    int64
 	cut     atomic.Pointer[format.Error] // batches that this reader has shown and that recovery has cut off
 	looked  time.Time                    // when recovered last looked; guarded by mu
@@ -73,8 +74,9 @@ func (r *Reader) open() error {
 		if st != nil {
 			st.close()
 		}
-		if errors.Is(err, format.ErrNotRun) && merr == nil {
-			return &format.Error{Path: r.dir, Offset: -1, Why: "there is a manifest but no segment", Err: format.ErrMissingSegment}
+		if errors.Is(err, format.ErrNotRun) && (merr == nil || ofContent(merr)) {
+			return &format.Error{Path: filepath.Join(r.dir, segment.FileName(1)), Offset: -1, FirstSeq: 1, LastSeq: m.LastSeq,
+				Why: "there is a manifest but no segment", Err: format.ErrMissingSegment}
 		}
 		return err
 	}
@@ -105,8 +107,8 @@ func examineStable(fsys vfs.FS, dir string, runID func(h *segment.Header) string
 		switch {
 		case err != nil:
 			now = err.Error()
-		case st.damage != nil:
-			now = st.damage.Error()
+		case st.verdict() != nil:
+			now = st.verdict().Error()
 		}
 		if now == "" || now == before || try == 10 {
 			return st, err
@@ -120,28 +122,41 @@ func examineStable(fsys vfs.FS, dir string, runID func(h *segment.Header) string
 
 // adopt takes over what examine has found.
 func (r *Reader) adopt(st *state) {
-	f := &follower{chain: st.chain, damage: st.damage, torn: st.torn}
+	f := &follower{chain: st.chain, gap: st.gap, torn: st.torn}
 	f.set.Store(st.set)
 	f.written.Store(st.chain.Seq)
 	r.ext = f
 	r.set = f.set.Load
 	m := &r.manifest
-	if m.Status.Sealed() && f.damage == nil {
+	if d := st.damage; d != nil {
+		if m.Status.Sealed() && m.LastSeq >= d.FirstSeq {
+			d.LastSeq = m.LastSeq
+		}
+		f.damage.Store(d)
+	} else if m.Status.Sealed() {
 		r.checkSealed(st)
-	}
-	if len(st.open) == 0 && f.damage == nil && st.final {
-		f.ended.Store(true)
 	}
 	if m.Status.Sealed() {
 		f.ended.Store(true)
 	}
+	if f.damage.Load() == nil && st.final {
+		f.ended.Store(true)
+	}
 	r.proven(st.open)
+	for _, o := range st.open {
+		if _, ok := footerAt(o, o.end.Load()); ok { // written behind a sync of all before it, but the file is not cut yet
+			f.durable.Store(max(f.durable.Load(), o.lastSeq.Load()))
+		}
+	}
+	if !m.Status.Sealed() && st.final {
+		m.DroppedBytes = st.dropped
+	}
 	f.learn(kindsOf(m.Kinds))
 	for _, o := range st.open {
 		f.learn(o.dict.Kinds())
 	}
-	if n := len(st.open); n > 0 && n < len(st.set.segs) && !st.open[n-1].started {
-		f.learn(kindsOf(st.kinds(r.files))) // a fresh segment knows no kinds yet
+	if n := len(st.open); n == 0 && !m.Status.Sealed() || n > 0 && n < len(st.set.segs) && !st.open[n-1].started {
+		f.learn(kindsOf(st.kinds(r.files))) // a fresh segment knows no kinds yet, nor a manifest that a crash kept from the end
 	}
 	m.Kinds = kindList(f.kinds.Load())
 	if st.halt != nil && m.Halt == nil {
@@ -166,7 +181,7 @@ func (r *Reader) checkSealed(st *state) {
 			r.warn(at)
 			return
 		}
-		r.ext.damage = at
+		r.ext.damage.Store(at)
 	case len(st.open) > 0:
 		o := st.open[len(st.open)-1]
 		r.warn(&format.Error{Path: o.path, Offset: o.end.Load(), Why: "the footer is missing; all entries are there", Err: format.ErrCorrupt})
@@ -248,7 +263,7 @@ func (r *Reader) Live() bool {
 	if r.log != nil {
 		return !r.log.written.shutdown()
 	}
-	return !r.ext.ended.Load() && r.ext.damage == nil
+	return !r.ext.ended.Load() && r.Damage() == nil
 }
 
 // DroppedBytes counts the bytes of a torn tail: behind the last whole batch of an unsealed run, or cut off when the
@@ -269,6 +284,9 @@ func (r *Reader) Close() error {
 		if o := ref.open.Load(); o != nil {
 			o.refs.retire()
 		}
+		if l := ref.lost.Load(); l != nil {
+			l.retire()
+		}
 	}
 	r.files.closeAll()
 	return nil
@@ -282,10 +300,10 @@ func (r *Reader) refresh() error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.damage != nil {
-		return f.damage
-	}
 	for {
+		if err := r.Damage(); err != nil {
+			return err
+		}
 		set := f.set.Load()
 		ref := set.segs[len(set.segs)-1]
 		o := ref.open.Load()
@@ -314,7 +332,7 @@ func (r *Reader) refresh() error {
 		if !o.complete() {
 			size, err := o.file.Size() // only what has its footer is shorter than planned
 			r.recovered(stop.Footer || err == nil && size < o.header.PlannedSize)
-			return nil
+			return r.damage()
 		}
 		if o.last.Flags&segment.FlagFinal != 0 {
 			f.ended.Store(true)
@@ -343,6 +361,10 @@ func (r *Reader) recovered(hurry bool) {
 	f := r.ext
 	if now := time.Now(); hurry || now.Sub(f.looked) >= lookAgain {
 		f.looked = now
+		if q, quarantined, err := manifest.ReadQuarantine(r.fsys, r.dir); quarantined && !passing(err) {
+			r.quarantined(&q)
+			return
+		}
 		for _, o := range openSegs(f.set.Load()) {
 			in, err := r.sealedMeanwhile(o)
 			if err != nil || in.footer.ContentEnd > o.end.Load() { // its writer has gone on, and ended, since this reader has read
@@ -354,6 +376,19 @@ func (r *Reader) recovered(hurry bool) {
 			}
 		}
 	}
+}
+
+// quarantined takes over the verdict of a later boot: nothing will follow.
+func (r *Reader) quarantined(q *manifest.Quarantine) {
+	at := &format.Error{Path: filepath.Join(r.dir, manifest.QuarantineName), Offset: -1, FirstSeq: q.FirstSeq, LastSeq: q.LastSeq,
+		Why: q.Reason, Err: errors.Join(format.ErrQuarantined, format.ErrCorrupt)}
+	if q.File != "" {
+		at.Path, at.Offset = filepath.Join(r.dir, q.File), q.Offset
+	}
+	r.ext.damage.Store(at)
+	r.mu.Lock()
+	r.status = manifest.Quarantined
+	r.mu.Unlock()
 }
 
 // sealedMeanwhile reads the footer of a segment that had none: in the file that is being read, or in the sealed copy
@@ -517,34 +552,4 @@ func (r *Reader) wait(ctx context.Context, seq uint64, o TailOptions) error {
 		}
 		t.Reset(o.Poll)
 	}
-}
-
-// openWhole reads a segment without using its footer.
-func openWhole(fsys vfs.FS, ref *segRef, run string) (*openSeg, error) {
-	f, err := fsys.OpenRead(ref.path)
-	if err != nil {
-		return nil, missing(ref.path, err)
-	}
-	h, err := segment.ReadHeader(f, ref.path)
-	if err == nil {
-		err = belongs(&h, ref, run)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	prev, err := startOf(f, ref.path, &h)
-	if err == nil && prev == nil {
-		err = &format.Error{Path: ref.path, Offset: h.Size, Why: "start frame is missing", Err: format.ErrCorrupt}
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	o := newOpenSeg(ref.path, h, f, *prev)
-	if _, err := o.advance(0); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return o, nil
 }

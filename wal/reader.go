@@ -48,6 +48,8 @@ type Reader struct {
 	log   *Log      // beside the writer
 	ext   *follower // on files alone
 
+	judging sync.Mutex // one segment at a time is judged
+
 	mu       sync.Mutex
 	manifest manifest.Manifest
 	status   manifest.Status
@@ -124,84 +126,54 @@ func (r *Reader) LastSeq() uint64 { return r.last(DefaultLevel) }
 // until the writer idles.
 func (r *Reader) Durable() uint64 { return r.last(Durable) }
 
-// find returns the segment that holds seq.
-func (r *Reader) find(seq uint64) (*segRef, error) {
-	set := r.set()
+// find returns the segment that holds seq, as far as anybody can tell: of segments that cannot be read, the neighbors do.
+func (r *Reader) find(set *segSet, seq uint64) (i int, ok bool) {
+	if seq <= 1 { // without a look at any other
+		return 0, len(set.segs) > 0
+	}
 	lo, hi := 0, len(set.segs)-1 // the first segment whose last seq is at or above seq
 	for lo < hi {
 		mid := (lo + hi) / 2
-		last, err := r.lastOf(set.segs[mid])
-		if err != nil {
-			return nil, err
-		}
-		if last >= seq {
+		if r.lastOf(set, mid) >= seq {
 			hi = mid
 		} else {
 			lo = mid + 1
 		}
 	}
-	if hi < 0 {
-		return nil, format.ErrNotFound
-	}
-	return set.segs[lo], nil
+	return lo, hi >= 0
 }
 
-func (r *Reader) lastOf(ref *segRef) (uint64, error) {
-	if o := ref.open.Load(); o != nil {
-		return o.lastSeq.Load(), nil
+func (r *Reader) lastOf(set *segSet, i int) uint64 {
+	ref := set.segs[i]
+	for {
+		if o := ref.open.Load(); o != nil {
+			return o.lastSeq.Load()
+		}
+		if l := ref.lost.Load(); l != nil {
+			return l.last
+		}
+		in, err := r.files.loadInfo(ref)
+		if err == nil {
+			return in.footer.LastSeq
+		}
+		if r.judge(ref, err) != nil { // it may be readable the next time; whoever wants entries of it is told why not
+			_, last := set.bounds(r.fsys, r.files.run, i)
+			return last
+		}
 	}
-	in, err := r.info(ref)
-	if err != nil {
-		return 0, err
-	}
-	if in == nil {
-		return ref.open.Load().lastSeq.Load(), nil
-	}
-	return in.footer.LastSeq, nil
-}
-
-// info returns what is known of a sealed segment. If its footer is damaged but its frames are whole, the segment is
-// read like an open one from then on, and info is nil.
-func (r *Reader) info(ref *segRef) (*sealedInfo, error) {
-	in, err := r.files.loadInfo(ref)
-	if err == nil || !errors.Is(err, format.ErrCorrupt) || errors.Is(err, format.ErrMissingSegment) {
-		return in, err
-	}
-	r.mu.Lock()
-	known := ref.open.Load() != nil
-	r.mu.Unlock()
-	if known {
-		return nil, nil
-	}
-	o, oerr := openDamaged(r.fsys, ref, r.files.run)
-	if oerr != nil {
-		return nil, oerr
-	}
-	r.warn(&format.Error{Path: ref.path, Offset: -1, Why: "the footer is damaged; the segment is read frame by frame", Err: err})
-	ref.open.Store(o)
-	return nil, nil
-}
-
-// openDamaged reads a finished segment whose footer cannot be used. Its last commit must end it.
-func openDamaged(fsys vfs.FS, ref *segRef, run string) (*openSeg, error) {
-	o, err := openWhole(fsys, ref, run)
-	if err != nil {
-		return nil, err
-	}
-	if !o.complete() {
-		o.refs.retire()
-		return nil, &format.Error{Path: ref.path, Offset: o.end.Load(), FirstSeq: o.chain.Seq + 1, Why: "the segment's last commit is missing", Err: format.ErrCorrupt}
-	}
-	return o, nil
 }
 
 // Get copies the entry with this seq into buf and returns a view of the copy, valid until buf is used again. A nil
-// buf allocates. Beside the writer it sees durable entries only. ErrNotFound: seq is 0 or beyond the end.
+// buf allocates. Beside the writer it sees durable entries only. ErrNotFound: seq is 0 or beyond the end. Entries in
+// front of and behind damage can be read; one that is lost to it is an error that names file, offset and seqs.
 func (r *Reader) Get(seq uint64, buf *Buffer) (entry.View, error) {
 	if buf == nil {
 		buf = &Buffer{}
 	}
 	if seq == 0 || seq > r.last(DefaultLevel) {
+		if err := r.damage(); err != nil && seq > 0 { // it may have been there
+			return entry.View{}, err
+		}
 		return entry.View{}, r.notFound(seq)
 	}
 	v, err := r.get(seq, buf)
@@ -213,10 +185,12 @@ func (r *Reader) notFound(seq uint64) error {
 }
 
 func (r *Reader) get(seq uint64, buf *Buffer) (entry.View, error) {
-	ref, err := r.find(seq)
-	if err != nil {
-		return entry.View{}, err
+	set := r.set()
+	i, ok := r.find(set, seq)
+	if !ok {
+		return entry.View{}, format.ErrNotFound
 	}
+	ref := set.segs[i]
 	for {
 		if o := ref.open.Load(); o != nil {
 			if !o.refs.acquire() {
@@ -229,20 +203,27 @@ func (r *Reader) get(seq uint64, buf *Buffer) (entry.View, error) {
 			o.refs.release()
 			return v, err
 		}
-		m, err := r.files.pinSegment(ref)
-		if err != nil {
-			if in, ierr := r.info(ref); in == nil && ierr == nil {
-				continue // the footer is damaged: read it as an open segment
+		if l := ref.lost.Load(); l != nil {
+			if !l.acquire() {
+				return entry.View{}, format.ErrClosed
 			}
+			v, err := l.get(seq, buf)
+			l.release()
+			return v, err
+		}
+		m, err := r.files.pinSegment(ref)
+		if err == nil {
+			v, err := m.get(seq, buf)
+			r.files.unpin(m)
+			return v, err
+		}
+		if err := r.judge(ref, err); err != nil {
 			return entry.View{}, err
 		}
-		v, err := m.get(seq, buf)
-		r.files.unpin(m)
-		return v, err
 	}
 }
 
-// Lookup returns the first seq that carries the key. Besides declared kinds, kind may be "id" or "correlation_id"
+// Lookup returns the first seq that carries the key; an error, if one in a damaged place may come before it. Besides declared kinds, kind may be "id" or "correlation_id"
 // with the value as UUID text.
 func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 	no, value, err := r.key(kind, value)
@@ -331,15 +312,21 @@ func (r *Reader) withSegment(ref *segRef, use func(segReader) (bool, error)) (do
 			defer o.refs.release()
 			return use(o)
 		}
-		m, err := r.files.pinSegment(ref)
-		if err != nil {
-			if in, ierr := r.info(ref); in == nil && ierr == nil {
-				continue
+		if l := ref.lost.Load(); l != nil {
+			if !l.acquire() {
+				return false, format.ErrClosed
 			}
+			defer l.release()
+			return use(l)
+		}
+		m, err := r.files.pinSegment(ref)
+		if err == nil {
+			defer r.files.unpin(m)
+			return use(m)
+		}
+		if err := r.judge(ref, err); err != nil {
 			return false, err
 		}
-		defer r.files.unpin(m)
-		return use(m)
 	}
 }
 
@@ -385,6 +372,11 @@ func (r *Reader) descend(set *segSet, rg index.Range, fp uint64, visit func(*seg
 
 // mayContain asks a filter; a missing or damaged one says "maybe".
 func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, err error) {
+	for _, ref := range set.segs[set.index(rg.First) : set.index(rg.Last)+1] {
+		if ref.open.Load() != nil || ref.lost.Load() != nil {
+			return true, nil // without its footer nothing says that the filter is about this segment
+		}
+	}
 	name := index.FilterName(rg.First, rg.Last)
 	m, err := r.files.pin(name, func(m *mapped) error {
 		var salts []uint64
@@ -440,7 +432,7 @@ func (r *Reader) History(kind, value string) iter.Seq2[entry.View, error] {
 			})
 		})
 		if err == nil && !stopped {
-			err = r.damage()
+			err = r.Damage()
 		}
 		if err != nil && !stopped {
 			yield(entry.View{}, err)
@@ -450,11 +442,19 @@ func (r *Reader) History(kind, value string) iter.Seq2[entry.View, error] {
 
 // damage is what ends a damaged run's log, if anything does.
 func (r *Reader) damage() error {
-	if r.ext != nil && r.ext.damage != nil {
-		return r.ext.damage
+	if r.ext != nil {
+		if d := r.ext.damage.Load(); d != nil {
+			return d
+		}
 	}
 	return nil
 }
 
-// Damage says why the run's log is not whole, or nil. Scans deliver every good entry before it and then this error.
-func (r *Reader) Damage() error { return r.damage() }
+// Damage says why the run's log is not whole, as far as opening it has told, or nil: segments that were finished are
+// looked at when they are read. Scans deliver what is good before it and then this error.
+func (r *Reader) Damage() error {
+	if r.ext != nil && r.ext.gap != nil {
+		return r.ext.gap
+	}
+	return r.damage()
+}

@@ -77,6 +77,7 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 			return Recovery{}, err
 		}
 	}
+	st.damage = st.verdict()
 	if st.damage != nil {
 		return quarantine(fsys, dir, m, st.damage, now)
 	}
@@ -96,7 +97,10 @@ func anyIdentity(fsys vfs.FS, set *segSet) (manifest.Identity, error) {
 	for _, ref := range set.segs {
 		f, err := fsys.OpenRead(ref.path)
 		if err != nil {
-			return manifest.Identity{}, missing(ref.path, err)
+			if last = missing(ref.path, err); ofContent(last) {
+				continue
+			}
+			return manifest.Identity{}, last
 		}
 		h, err := segment.ReadHeader(f, ref.path)
 		_ = f.Close()
@@ -293,7 +297,7 @@ func (st *state) shorten(fsys vfs.FS, i int, good int64) error {
 	o.refs.retire()
 	st.torn += o.end.Load() - good
 	st.open = append(st.open[:i:i], n)
-	st.set.segs = st.set.segs[:o.header.Number-st.set.first()+1]
+	st.set.segs = st.set.segs[:st.set.index(o.header.Number)+1]
 	st.chain = n.chain
 	return nil
 }

@@ -71,9 +71,9 @@ func (q *query) skips(minInit, maxInit, minPublish, maxPublish int64) bool {
 	return q.Since != 0 && hi < q.Since || q.Until != 0 && lo > q.Until
 }
 
-// Scan returns the selected entries in seq order, or backwards. Batches are verified by their commits' digests,
-// partly scanned ones frame by frame. A view is valid until the next step. An error comes last, after every good
-// entry before it.
+// Scan returns the selected entries in seq order, or backwards. Batches are verified by their commits' digests; those
+// that are damaged or partly scanned, frame by frame. A view is valid until the next step. An error comes last, after
+// every good entry before it.
 func (r *Reader) Scan(o ScanOptions) iter.Seq2[entry.View, error] {
 	return func(yield func(entry.View, error) bool) {
 		stopped := false
@@ -106,7 +106,10 @@ func (r *Reader) scan(o ScanOptions, yield func(entry.View) bool) error {
 			return r.explain(err)
 		}
 	}
-	if whole && !q.Reverse {
+	switch {
+	case whole && q.From == 1:
+		return r.Damage() // also if no entry is lost to it
+	case whole && !q.Reverse:
 		return r.damage()
 	}
 	return nil
@@ -121,15 +124,12 @@ func (r *Reader) scanSegments(q *query, yield func(entry.View) bool) (done bool,
 	if q.Reverse {
 		at = q.To
 	}
-	first, err := r.find(at)
-	if err != nil {
-		return false, err
-	}
+	first, _ := r.find(set, at)
 	step, end := 1, len(set.segs)
 	if q.Reverse {
 		step, end = -1, -1
 	}
-	for i := int(first.number - set.first()); i != end; i += step {
+	for i := first; i != end; i += step {
 		done, err := r.withSegment(set.segs[i], func(s segReader) (bool, error) { return s.scan(q, yield) })
 		if done || err != nil {
 			return done, err
@@ -270,7 +270,7 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 		}
 		start, ok := segment.DecodeStart(b, s.salt, off)
 		if !ok {
-			return false, s.corrupt(off, from, 0, "start frame does not validate")
+			return false, s.broken(off, &segment.Chain{Seq: from - 1}, &segment.Stop{Offset: off, Why: "start frame does not validate"})
 		}
 		chain = start.Prev
 	} else {
@@ -300,12 +300,17 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 		var stop *segment.Stop
 		if errors.As(err, &stop) {
 			// Deliver what is good in front of the damage, then name it.
-			if _, _, done, ferr := s.frames(off, chain.Seq+1, to, deliver); done || ferr != nil {
+			next := chain.Seq + 1
+			_, _, done, ferr := s.frames(off, next, to, func(v entry.View) bool {
+				next = v.Seq() + 1
+				return deliver(v)
+			})
+			if done || ferr != nil && !errors.Is(ferr, format.ErrCorrupt) {
 				return done, ferr
 			}
-			err := &format.Error{Path: s.path, Offset: stop.Offset, FirstSeq: chain.Seq + 1, Why: stop.Why, Err: format.ErrCorrupt}
-			if stop.Unknown {
-				err.Err = format.ErrVersion
+			err := s.broken(off, &chain, stop)
+			if next <= err.LastSeq {
+				err.FirstSeq = next
 			}
 			return false, err
 		}
@@ -318,6 +323,28 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 		chain, off = batch.Next, batch.Commit.End()
 	}
 	return false, nil
+}
+
+// broken is the error about the batch at off, which is not whole. It names the batch's seqs, or more if its commit cannot
+// be read.
+func (s *source) broken(off int64, before *segment.Chain, stop *segment.Stop) *format.Error {
+	err := &format.Error{Path: s.path, Offset: misfit(s.at, s.salt, off, before.Seq, stop), FirstSeq: before.Seq + 1, LastSeq: s.lastSeq,
+		Why: stop.Why, Err: format.ErrCorrupt}
+	if stop.Unknown {
+		err.Err = format.ErrVersion
+	}
+	var ev evidence
+	if b, berr := s.at(off, false); berr == nil {
+		segment.FindCommits(b, s.salt, off, ev.add)
+	}
+	switch {
+	case ev.next.Ordinal == 0:
+	case ev.next.FirstSeq == err.FirstSeq:
+		err.LastSeq = max(ev.next.LastSeq, err.FirstSeq)
+	case ev.next.FirstSeq > err.FirstSeq:
+		err.LastSeq = ev.next.FirstSeq - 1
+	}
+	return err
 }
 
 // batch delivers the entries of a verified batch.

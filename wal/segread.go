@@ -50,13 +50,19 @@ func (f *fileIndex) HasRoute(topic, typ string) bool {
 	return found
 }
 
-// memIndex is an index that was rebuilt because the file was damaged.
+// memIndex is an index that was rebuilt because the file was damaged. Where the segment is damaged too it knows only what
+// is in front of that.
 type memIndex struct {
 	*index.Builder
 	dict *entry.Dict
+	last uint64 // seq that it knows
+	rest error  // why it does not know those behind; nil: there are none
 }
 
 func (m *memIndex) Offset(seq uint64) (uint64, int64, error) {
+	if seq > m.last && m.rest != nil {
+		return 0, 0, m.rest
+	}
 	sample, off, ok := m.Builder.Offset(seq)
 	if !ok {
 		return 0, 0, errNoSample
@@ -65,17 +71,22 @@ func (m *memIndex) Offset(seq uint64) (uint64, int64, error) {
 }
 
 func (m *memIndex) First(fp uint64) (uint64, error) {
-	seq, _ := m.Builder.First(fp, ^uint64(0))
+	seq, ok := m.Builder.First(fp, ^uint64(0))
+	if !ok {
+		return 0, m.rest
+	}
 	return seq, nil
 }
 
 func (m *memIndex) Seqs(fp uint64, dst []uint64) ([]uint64, error) {
-	return m.Builder.Seqs(fp, ^uint64(0), dst), nil
+	return m.Builder.Seqs(fp, ^uint64(0), dst), m.rest
 }
 
 func (m *memIndex) Dict() *entry.Dict { return m.dict }
 
-func (m *memIndex) HasRoute(topic, typ string) bool { return hasRoute(m.dict, topic, typ) }
+func (m *memIndex) HasRoute(topic, typ string) bool {
+	return m.rest != nil || hasRoute(m.dict, topic, typ)
+}
 
 func (m *memIndex) Close() error { return nil }
 
@@ -112,6 +123,9 @@ func (m *mapped) locateEntry(seq uint64) (int64, error) {
 		}
 		size, isEntry, ok := segment.SkipFrame(m.bytes[off:], m.salt, off)
 		if !ok {
+			if found, ok := m.search(ix, off, seq); ok {
+				return found, nil
+			}
 			return 0, &format.Error{Path: m.path, Offset: off, FirstSeq: at, LastSeq: seq, Why: "frame head does not validate", Err: format.ErrCorrupt}
 		}
 		if isEntry {
@@ -122,6 +136,25 @@ func (m *mapped) locateEntry(seq uint64) (int64, error) {
 		}
 		off += size
 	}
+}
+
+// search looks for an entry behind a damaged frame, whose length nobody knows, up to the next sample: its checksum holds
+// for no other seq and no other place.
+func (m *mapped) search(ix segIndex, off int64, seq uint64) (int64, bool) {
+	end := m.info.footer.ContentEnd
+	if seq+index.SampleEvery <= m.info.footer.LastSeq {
+		if _, next, err := ix.Offset(seq + index.SampleEvery); err == nil {
+			end = min(end, next)
+		}
+	}
+	for off = format.Align8(off); off+segment.HeadSize <= end; off += 8 {
+		if _, isEntry, ok := segment.SkipFrame(m.bytes[off:], m.salt, off); ok && isEntry {
+			if _, err := segment.ReadFrame(m.path, m.bytes[off:], m.salt, off, seq); err == nil {
+				return off, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // view returns the verified entry in place.
@@ -205,6 +238,7 @@ func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uin
 	return m.firstMatch(fp, kind, value, limit)
 }
 
+// seqs returns the candidates, and with an error those in front of the damage.
 func (m *mapped) seqs(fp uint64) ([]uint64, error) {
 	ix := m.index()
 	seqs, err := ix.Seqs(fp, nil)
@@ -219,12 +253,9 @@ func (m *mapped) seqs(fp uint64) ([]uint64, error) {
 // firstMatch is for the rare case that two keys share a fingerprint.
 func (m *mapped) firstMatch(fp uint64, kind entry.KindNo, value string, limit uint64) (uint64, error) {
 	seqs, err := m.seqs(fp)
-	if err != nil {
-		return 0, err
-	}
 	for _, seq := range seqs {
 		if seq > limit {
-			break
+			return 0, nil
 		}
 		v, _, _, err := m.view(seq)
 		if err != nil {
@@ -234,7 +265,7 @@ func (m *mapped) firstMatch(fp uint64, kind entry.KindNo, value string, limit ui
 			return seq, nil
 		}
 	}
-	return 0, nil
+	return 0, err
 }
 
 func (m *mapped) allWith(fp uint64, kind entry.KindNo, value string, limit uint64, _ *Buffer, yield func(entry.View) bool) (done bool, err error) {
@@ -247,9 +278,6 @@ func (m *mapped) allWith(fp uint64, kind entry.KindNo, value string, limit uint6
 		}
 	}()
 	seqs, err := m.seqs(fp)
-	if err != nil {
-		return false, err
-	}
 	for _, seq := range seqs {
 		if seq > limit {
 			return true, nil
@@ -267,7 +295,7 @@ func (m *mapped) allWith(fp uint64, kind entry.KindNo, value string, limit uint6
 		}
 		inside = true
 	}
-	return false, nil
+	return false, err
 }
 
 // get reads an entry of an open segment into buf.
