@@ -121,7 +121,7 @@ func (s *specimen) claim(d damage) (least uint64, told bool) {
 // segment both its index and a batch, a scan may deliver nothing at all, since it looks for its first segment by halves
 // and ends where it meets that one; and of the segment itself it delivers nothing. It says so, but it should deliver what
 // stands in front of the damage.
-const lostSegmentsHide = true
+const lostSegmentsHide = false
 
 // footerBehind reports whether a later segment has its footer.
 func (v *vouched) footerBehind(name string) bool {
@@ -359,7 +359,7 @@ func (s *specimen) answer(r *runlog.Reader, q *question, last uint64, d harm) er
 }
 
 // missIsTold: a look-up that finds nothing in a run whose end is damaged says so, as a history does.
-const missIsTold = false
+const missIsTold = true
 
 // found has verify read every byte, and returns nil if it names every damaged file in which every byte is checked.
 func (s *specimen) found(m vfs.FS, d harm) error {

@@ -190,8 +190,8 @@ func (a *shuffle) judge(s *specimen, r *rand.Rand, t *tally) error {
 
 // gapHidesSegments: when a segment is missing in a run that is not sealed, a reader delivers the entries of the sealed
 // segments in front of the gap and of one more, not of all.
-const gapHidesSegments = true
+const gapHidesSegments = false
 
 // namesTheFolder: of a run that has no segment left, the error names the folder, and boot calls it "not a run" and does
 // not quarantine it. It should name the first segment as missing.
-const namesTheFolder = true
+const namesTheFolder = false

@@ -223,8 +223,8 @@ func (r *Reader) get(seq uint64, buf *Buffer) (entry.View, error) {
 	}
 }
 
-// Lookup returns the first seq that carries the key; an error, if one in a damaged place may come before it. Besides declared kinds, kind may be "id" or "correlation_id"
-// with the value as UUID text.
+// Lookup returns the first seq that carries the key; an error, if one in a damaged place may come before it, or may be
+// the only one. Besides declared kinds, kind may be "id" or "correlation_id" with the value as UUID text.
 func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 	no, value, err := r.key(kind, value)
 	if err != nil {
@@ -241,6 +241,9 @@ func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 		})
 		return done, err
 	})
+	if err == nil && seq == 0 {
+		err = r.Damage() // it may have been in what is lost
+	}
 	return seq, seq != 0, err
 }
 
