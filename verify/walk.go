@@ -74,6 +74,8 @@ type batch struct {
 	stats  stats
 	good   []place // entries that can be read, if somebody wants them
 	end    endKind
+
+	untimed *Finding // its entries have no times; reported once for the segment
 }
 
 // badFunc files a finding about the batch.
@@ -131,6 +133,11 @@ func (s *seg) walk() error {
 		}
 		for _, f := range b.found {
 			s.v.report(f)
+		}
+		if s.untimed == nil {
+			s.untimed = b.untimed
+		} else if b.untimed != nil {
+			s.untimed.LastSeq = b.untimed.LastSeq
 		}
 		if err := s.deliver(&b); err != nil {
 			return err
@@ -263,11 +270,11 @@ func (s *seg) entry(f *segment.Frame, b *batch, bad badFunc) {
 		return
 	}
 	if !s.timed {
-		if s.untimed == nil {
-			s.untimed = &Finding{Kind: KindFrame, Path: s.path, Offset: f.Offset, FirstSeq: f.Seq,
+		if b.untimed == nil {
+			b.untimed = &Finding{Kind: KindFrame, Path: s.path, Offset: f.Offset, FirstSeq: f.Seq,
 				Detail: "the entries' times are unknown: they count from the segment's start frame, which is lost"}
 		}
-		s.untimed.LastSeq = f.Seq
+		b.untimed.LastSeq = f.Seq
 		return
 	}
 	if s.v.o.OnEntry != nil {

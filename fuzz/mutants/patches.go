@@ -124,8 +124,8 @@ var patches = []patch{
 		return nil
 	}
 	if h.Number != ref.number {`},
-	{"writer/writer.go", `		now = max(w.o.Clock.Now(), w.lastPub+1)
-`, `		now = max(w.o.Clock.Now(), w.lastPub+1)
+	{"writer/writer.go", `		now = max(min(w.o.Clock.Now(), maxPublish), w.lastPub+1)
+`, `		now = max(min(w.o.Clock.Now(), maxPublish), w.lastPub+1)
 		if mutant.On("publish-goes-back") {
 			now = w.o.Clock.Now()
 		}
