@@ -95,7 +95,7 @@ func (s *specimen) claim(d damage) (least uint64, told bool) {
 	d = append(slices.Clip(s.early), d...)
 	endKnown := s.sealed && !d.hits(manifest.FileName, 0, 1<<40)
 	v := s.vouched(d)
-	whole, hidden, before := true, false, uint64(0)
+	whole, before := true, uint64(0)
 	for _, p := range s.proof {
 		if p.ordinal == 0 {
 			continue
@@ -103,34 +103,13 @@ func (s *specimen) claim(d damage) (least uint64, told bool) {
 		if lost := v.lost[p.file]; lost || d.hits(p.file, p.from, p.to) {
 			named := lost && whole // by a segment in front, which is whole
 			whole = false
-			sealed := s.file(p.file).foot >= 0
-			hidden = hidden || sealed && (!v.footer[p.file] && v.footerBehind(p.file) || d.hits(index(p.file), 0, 1<<40))
 			told = told || (endKnown || p.ordinal <= v.durable || named) && (p.last > before || !v.footer[p.file])
 		}
 		if before = p.last; whole {
 			least = p.last
 		}
 	}
-	if hidden && lostSegmentsHide {
-		least = 0
-	}
 	return least, told
-}
-
-// lostSegmentsHide: when a segment in the middle of a run has lost its header, or both its footer and a batch, or any
-// segment both its index and a batch, a scan may deliver nothing at all, since it looks for its first segment by halves
-// and ends where it meets that one; and of the segment itself it delivers nothing. It says so, but it should deliver what
-// stands in front of the damage.
-const lostSegmentsHide = false
-
-// footerBehind reports whether a later segment has its footer.
-func (v *vouched) footerBehind(name string) bool {
-	for later, whole := range v.footer {
-		if whole && later > name {
-			return true
-		}
-	}
-	return false
 }
 
 // vouched is what damage leaves of the evidence.
@@ -352,14 +331,11 @@ func (s *specimen) answer(r *runlog.Reader, q *question, last uint64, d harm) er
 		return s.blames(err, d)
 	case ok != (len(want) > 0) || ok && seq != want[0]:
 		return oracle.False("lookup: seq %d, %v, want %v", seq, ok, want)
-	case !ok && r.Damage() != nil && len(q.want) > 0 && missIsTold:
+	case !ok && r.Damage() != nil && len(q.want) > 0:
 		return oracle.False("lookup: it is not there, and no error, though seq %d is damaged", q.want[0])
 	}
 	return nil
 }
-
-// missIsTold: a look-up that finds nothing in a run whose end is damaged says so, as a history does.
-const missIsTold = true
 
 // found has verify read every byte, and returns nil if it names every damaged file in which every byte is checked.
 func (s *specimen) found(m vfs.FS, d harm) error {
@@ -383,7 +359,7 @@ func (s *specimen) found(m vfs.FS, d harm) error {
 		must := s.checked(t, d.damage)
 		f := s.file(t.file)
 		if f != nil && f.log && !s.sealed && (t.to == int64(len(f.b)) || t.to-t.from > 8 && f.foot >= 0 && t.to > f.foot) { // it was cut
-			must = (must || d.told) && !verifyMissesCuts
+			must = must || d.told
 		}
 		if f != nil && f.derived() && slices.ContainsFunc(d.damage, func(t touch) bool { return strings.HasSuffix(t.file, ".seg") }) {
 			must = false // what it is made from is named
@@ -394,10 +370,6 @@ func (s *specimen) found(m vfs.FS, d harm) error {
 	}
 	return nil
 }
-
-// verifyMissesCuts: in a run that is not sealed, verify takes a segment that has no footer and is shorter than planned for
-// one with a torn tail, or, cut behind a commit or with zeros for its footer, for a whole one, whatever follows. Boot and readers say that it is damaged.
-const verifyMissesCuts = false
 
 // checked reports whether verify must find the damage to these bytes. Of a sealed run that is every bit of every file.
 // Of one that is not, these are free: what lies behind the last batch, where the next one would be written; a spare, and
@@ -455,9 +427,8 @@ func (s *specimen) boot(m *vfs.Mem, d harm, r *rand.Rand) error {
 		var said error
 		a.n, said = was.Read(m, s.dir)
 		a.failed = said != nil
-		q, quarantined, _ := manifest.ReadQuarantine(m, s.dir)
+		_, quarantined, _ := manifest.ReadQuarantine(m, s.dir)
 		a.quarantined = quarantined
-		leftover := leftoverQuarantines && strings.Contains(q.Reason, "a used segment behind the end of the run") && a.n == least
 		now, err := segmentsOf(m, s.dir)
 		switch {
 		case err != nil:
@@ -467,8 +438,6 @@ func (s *specimen) boot(m *vfs.Mem, d harm, r *rand.Rand) error {
 			err = fmt.Errorf("%d entries, but %d stand in front of the damage: %w", a.n, least, said)
 		case told && !a.failed:
 			err = fmt.Errorf("nobody notices the damage any more, and %d of %d entries are there", a.n, len(s.all))
-		case leftover:
-			a = after{n: a.n}
 		case a.quarantined && !reflect.DeepEqual(before, now):
 			err = errors.New("it is quarantined, and its segments were changed")
 		case !s.keeps(before, now, d.damage):
@@ -528,10 +497,6 @@ func (s *specimen) boot(m *vfs.Mem, d harm, r *rand.Rand) error {
 	}
 	return nil
 }
-
-// leftoverQuarantines: recovery writes the last footer before it removes what is not part of the run. If it dies in
-// between, the next boot takes a segment that was used but never acknowledged for damage, and quarantines a whole run.
-const leftoverQuarantines = false
 
 // keeps reports whether the content of all segments that have a footer is what it was: boot may only cut behind it.
 func (s *specimen) keeps(before, now map[string]string, d damage) bool {

@@ -160,9 +160,6 @@ func (a *shuffle) judge(s *specimen, r *rand.Rand, t *tally) error {
 			return err
 		}
 	}
-	if left, err := segmentsOf(m, s.dir); err != nil || len(left) == 0 && namesTheFolder {
-		h.files = append(h.files, s.run)
-	}
 	if h.doubt, h.less = a.foreign, a.foreign; a.foreign {
 		for _, f := range s.files {
 			h.files = append(h.files, f.name)
@@ -178,7 +175,6 @@ func (a *shuffle) judge(s *specimen, r *rand.Rand, t *tally) error {
 			next++
 		} else if ok {
 			h.files = append(h.files, segment.FileName(next))
-			h.less = h.less || gapHidesSegments && !s.sealed
 			break
 		}
 	}
@@ -187,11 +183,3 @@ func (a *shuffle) judge(s *specimen, r *rand.Rand, t *tally) error {
 	}
 	return s.judge(m, h, shares{ask: 1, verify: 4, boot: 4}, r, t)
 }
-
-// gapHidesSegments: when a segment is missing in a run that is not sealed, a reader delivers the entries of the sealed
-// segments in front of the gap and of one more, not of all.
-const gapHidesSegments = false
-
-// namesTheFolder: of a run that has no segment left, the error names the folder, and boot calls it "not a run" and does
-// not quarantine it. It should name the first segment as missing.
-const namesTheFolder = false

@@ -62,7 +62,7 @@ func (r *Reader) open() error {
 		r.warn(warning)
 	}
 	runID := func(h *segment.Header) string {
-		if merr != nil {
+		if merr != nil && m.Run == "" { // the first that is read speaks for all
 			if id, err := manifest.DecodeIdentity("", 64, h.Identity); err == nil {
 				m.Identity = id
 			}
@@ -80,6 +80,7 @@ func (r *Reader) open() error {
 		}
 		return err
 	}
+	r.files.run = m.Run // from here on every segment has to be this run's
 	if merr != nil {
 		if m, err = r.rebuildManifest(st, m, merr); err != nil {
 			st.close()
@@ -88,7 +89,7 @@ func (r *Reader) open() error {
 	} else if warning != nil && !m.Status.Sealed() { // the copy that stands in is from before the end
 		m = r.complete(st, m)
 	}
-	r.manifest, r.status, r.files.run = m, m.Status, m.Run
+	r.manifest, r.status = m, m.Status
 	if q, quarantined, _ := manifest.ReadQuarantine(r.fsys, r.dir); quarantined {
 		r.status = manifest.Quarantined
 		_ = q
@@ -230,6 +231,7 @@ func (r *Reader) rebuildManifest(st *state, m manifest.Manifest, cause error) (m
 			return m, errors.Join(cause, err)
 		}
 		m.Identity = id
+		r.files.run = m.Run
 	}
 	r.warn(&format.Error{Path: filepath.Join(r.dir, manifest.FileName), Offset: -1, Why: "manifest is rebuilt from the segments, in memory", Err: cause})
 	m.Status = manifest.Running

@@ -59,7 +59,7 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 		return Recovery{}, merr
 	}
 	st, err := examine(fsys, dir, func(h *segment.Header) string {
-		if merr != nil {
+		if merr != nil && m.Run == "" { // the first that is read speaks for all
 			if id, err := manifest.DecodeIdentity("", 0, h.Identity); err == nil {
 				m.Identity = id
 			}
@@ -175,7 +175,7 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 		_ = publishSealed(fsys, dir, ref, w, ft) // without its index the segment is whole; readers build it in memory
 		buildFilters(fsys, dir, fs, st.set, o.header.Number, func(error) {})
 	}
-	st.rebuildIndexes(fsys, dir)
+	st.rebuildIndexes(fsys, dir, m.Run)
 	if err := st.removeExtras(fsys, dir); err != nil {
 		return Recovery{}, err
 	}
@@ -452,8 +452,9 @@ func settle(fsys vfs.FS, ref *segRef, in *sealedInfo) error {
 
 // rebuildIndexes writes the indexes and filters that a crash has kept from being written. They only save time, so
 // trouble is ignored.
-func (st *state) rebuildIndexes(fsys vfs.FS, dir string) {
+func (st *state) rebuildIndexes(fsys vfs.FS, dir, run string) {
 	fs := newFiles(fsys, dir, maxOpenFiles, func(error) {}) // maps what is on the disk by now
+	fs.run = run
 	defer fs.closeAll()
 	absent := func(name string) bool {
 		_, err := fsys.Stat(filepath.Join(dir, name))
