@@ -31,7 +31,7 @@ matrix = @mkdir -p dist && rm -f dist/crash.jsonl; \
 # $(call each,COMMAND) runs a command in every module; $(call eachown,COMMAND) leaves out the one that other stores are built in,
 # which costs minutes under the race detector, for each platform, and for each analysis, and guards nothing of ours.
 each    = @for m in $(MODULES); do (cd $$m && $(1)) || exit 1; done
-OWN    := $(filter-out fuzz/peers,$(MODULES))
+OWN    := $(filter-out ./fuzz/peers,$(MODULES))
 eachown = @for m in $(OWN); do (cd $$m && $(1)) || exit 1; done
 
 .DEFAULT_GOAL := help

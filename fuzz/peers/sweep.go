@@ -137,7 +137,7 @@ func hit(where []spot, name string, was, is *file) int {
 const commitSize = 96
 
 // commit is where the entry's commit stands.
-func (w *spot) commit() int { return (w.payload + w.size + 7) &^ 7 }
+func (s *spot) commit() int { return (s.payload + s.size + 7) &^ 7 }
 
 // rolesOf says what the files of a run are. Of segments and indexes the one in the middle and the last are tried; of
 // a crashed run also the spare.

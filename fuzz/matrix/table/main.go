@@ -109,8 +109,9 @@ were damaged, does an error say which file, and where, while no byte of a segmen
 is judged again. Cases that cost more than they tell are judged by a reader only, which decides by the same code as recovery; a share
 of them goes the whole way. What cannot be promised is in [guarantees.md](guarantees.md#what-runlog-cannot-promise).
 
-This page was written by `+"`make crash-long`"+` on %s, with %s on %s (%d processors, %s).
-`+"`make crash`"+` runs the same rows at the counts in the column "each run", before every change of main.
+The cases and times are those of the long form of the rows, which takes seeds that no run before it had, as of %s, with %s on %s
+(%d processors, %s); `+"`make crash-long HOURS=n`"+` does it again and writes this page anew. `+"`make crash`"+` runs the same rows at the counts
+in the column "each run" before every change of main.
 
 | fault | promise | how | each run | cases here | time | findings |
 |---|---|---|---:|---:|---:|---:|
