@@ -160,6 +160,12 @@ func (a *shuffle) judge(s *specimen, r *rand.Rand, t *tally) error {
 			return err
 		}
 	}
+	if !slices.ContainsFunc([]string{manifest.FileName, manifest.PrevName, segment.FileName(1)}, func(name string) bool {
+		_, err := m.Stat(filepath.Join(s.dir, name))
+		return err == nil
+	}) {
+		h.files = append(h.files, s.run) // nothing says any more that the folder is a run's
+	}
 	if h.doubt, h.less = a.foreign, a.foreign; a.foreign {
 		for _, f := range s.files {
 			h.files = append(h.files, f.name)
