@@ -110,8 +110,10 @@ func sameEnd(l *Log, err error, what string, loose int) error {
 	if !ok {
 		return fmt.Errorf("slow: %+v; %s: %w", l.End, what, orClean(err))
 	}
-	if located == nil || path.Base(located.Path) != l.End.File || located.Offset != l.End.Offset ||
-		located.FirstSeq != l.End.FirstSeq+uint64(loose) && (located.FirstSeq != l.End.FirstSeq || located.LastSeq >= l.End.FirstSeq+uint64(loose)) ||
+	// Behind a segment that has lost its footer too, a range may begin where that segment does: nothing closer tells.
+	early := len(l.Findings) > 0 && located != nil && located.FirstSeq <= l.End.FirstSeq && located.LastSeq >= l.End.FirstSeq
+	if located == nil || path.Base(located.Path) != l.End.File || located.Offset != l.End.Offset || !early &&
+		(located.FirstSeq != l.End.FirstSeq+uint64(loose)) && (located.FirstSeq != l.End.FirstSeq || located.LastSeq >= l.End.FirstSeq+uint64(loose)) ||
 		located.LastSeq != 0 && located.LastSeq < located.FirstSeq {
 		return fmt.Errorf("slow: %+v; %s: %w, located %+v", l.End, what, err, located)
 	}
