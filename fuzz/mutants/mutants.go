@@ -19,7 +19,7 @@ var All = []Mutant{
 	{"ack-before-sync", "the durable watermark moves before the sync", "power"},
 	{"skip-sync", "no sync at all", "power"},
 	{"retry-sync", "a failed sync is tried once more", "sync-once"},
-	{"forget-failure", "a failed write or sync does not end the log", "errno"},
+	{"full-is-io", "a full disk is not told from any other error", "full"},
 	{"ignore-write-error", "an error of a write is not looked at", "errno"},
 	{"ack-one-too-many", "the durable watermark is one seq ahead", "power"},
 	{"closing-commit-unsynced", "what follows a rotation is acknowledged before the closing commit is durable", "steps"},

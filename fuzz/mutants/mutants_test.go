@@ -65,9 +65,6 @@ func overlay(t *testing.T, root string) string {
 			t.Fatalf("%s has changed: the text that a mutant replaces is there %d times:\n%s", p.file, n, p.old)
 		}
 		text = importing(text, "github.com/runlog-io/runlog/internal/mutant")
-		if strings.Contains(p.new, "syscall.") {
-			text = importing(text, "syscall")
-		}
 		sources[p.file] = strings.Replace(text, p.old, p.new, 1)
 	}
 	for name, text := range sources {

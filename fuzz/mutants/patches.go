@@ -27,13 +27,7 @@ var patches = []patch{
 	return nil`},
 	{"wal/log.go", `	if _, err := l.active.file.WriteAt(raw, c.BatchStart); err != nil {`,
 		`	if _, err := l.active.file.WriteAt(raw, c.BatchStart); err != nil && !mutant.On("ignore-write-error") {`},
-	{"wal/log.go", `	if l.failed == nil {
-		l.failed = err
-	}
-	return err`, `	if l.failed == nil && !(mutant.On("forget-failure") && errors.Is(err, syscall.EIO)) {
-		l.failed = err
-	}
-	return err`},
+	{"writer/halt.go", `		if errors.Is(err, full) {`, `		if errors.Is(err, full) && !mutant.On("full-is-io") {`},
 	{"wal/log.go", `	if !l.o.NoSync {
 		if err := l.Sync(); err != nil {
 			_ = s.file.Close()`, `	if !l.o.NoSync && !mutant.On("closing-commit-unsynced") {
