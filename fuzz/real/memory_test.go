@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -188,6 +189,9 @@ func longLog(dir string, size uint64) (n uint64, err error) {
 func scanAll(o *order) error {
 	if err := o.limits(); err != nil {
 		return err
+	}
+	if o.MaxData > 0 { // as a process under a cap tells Go's collector, which else lets as much garbage grow as lives
+		debug.SetMemoryLimit(int64(o.MaxData) * 3 / 4)
 	}
 	run, err := runlog.Open(context.Background(), runlog.Options{Dir: o.Dir, Instance: instance})
 	if err != nil {
