@@ -87,7 +87,7 @@ func text(w io.Writer, sums map[string]*matrix.Result) (bad bool) {
 			continue
 		}
 		note := r.Detail
-		if r.Cases < row.CI && r.Mode != "short" {
+		if r.Cases < row.CI && r.Mode == "ci" {
 			note = fmt.Sprintf("fewer than %s. %s", number(row.CI), note)
 			bad = true
 		}
