@@ -111,6 +111,7 @@ func (f *File) readSections() error {
 	f.s = sections{
 		entries: f.bounds.Entries, sampleEvery: uint64(le.Uint32(h[hdrSampleEvery:])), buckets: le.Uint64(h[hdrBuckets:]),
 		postingsSize: int64(le.Uint64(h[hdrPostingsSize:])), dictSize: int64(le.Uint64(h[hdrDictSize:])),
+		notesSize: int64(le.Uint64(h[hdrNotesSize:])),
 	}
 	s := &f.s
 	if got := le.Uint64(h[hdrFileSize:]); got != size {
@@ -122,7 +123,7 @@ func (f *File) readSections() error {
 	}
 	// Bounded by the file's size, no sum below can overflow.
 	if s.buckets > size/bucketSize || uint64(s.postingsSize) > size ||
-		uint64(s.dictSize) > size || s.dictSize < trailerSize {
+		uint64(s.dictSize) > size || s.dictSize < trailerSize || uint64(s.notesSize) > size || s.notesSize < trailerSize {
 		return corrupt(f.path, hdrBuckets, "sections do not fit into %d bytes", size)
 	}
 	if f.keys > s.buckets*bucketSlots || f.postings < f.keys {
@@ -135,7 +136,7 @@ func (f *File) readSections() error {
 	}{
 		{hdrSamplesAt, s.samplesAt, "samples"}, {hdrBucketsAt, s.bucketsAt, "buckets"},
 		{hdrPostingsAt, s.postingsAt, "posting lists"}, {hdrDictAt, s.dictAt, "dictionary"},
-		{hdrFileSize, s.trailerAt + trailerSize, "end"},
+		{hdrNotesAt, s.notesAt, "notes"}, {hdrFileSize, s.trailerAt + trailerSize, "end"},
 	} {
 		if got := le.Uint64(h[p.field:]); got != uint64(p.want) {
 			return corrupt(f.path, p.field, "%s at %d, want %d", p.name, got, p.want)

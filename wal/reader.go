@@ -300,6 +300,7 @@ type segReader interface {
 	// allWith calls yield for every entry up to limit that carries the key, ascending, until it returns false.
 	allWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer, yield func(entry.View) bool) (bool, error)
 	scan(q *query, yield func(entry.View) bool) (bool, error)
+	notes(q *noteQuery, yield func(entry.Note) bool) (bool, error)
 }
 
 // withSegment pins a segment and calls use.
