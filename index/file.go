@@ -42,9 +42,12 @@ func Open(fsys vfs.FS, path string, want Want) (*File, error) {
 		return nil, err
 	}
 	f := &File{path: path, mapping: m, data: m.Bytes()}
-	if err = f.readHeader(want); err == nil {
-		err = f.readDict()
-	}
+	err = format.Guarded(path, func() error {
+		if err := f.readHeader(want); err != nil {
+			return err
+		}
+		return f.readDict()
+	})
 	if err != nil {
 		_ = m.Close()
 		return nil, err
@@ -365,6 +368,10 @@ func (f *File) Keys(yield func(tag uint64) bool) error {
 	if f.data == nil {
 		return format.ErrClosed
 	}
+	return format.Guarded(f.path, func() error { return f.eachKey(yield) })
+}
+
+func (f *File) eachKey(yield func(tag uint64) bool) error {
 	for i := range f.s.buckets {
 		b, err := f.bucket(i)
 		if err != nil {

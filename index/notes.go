@@ -52,10 +52,18 @@ func appendNotes(dst []byte, b *Builder) []byte {
 }
 
 // Notes verifies and decodes the section of notes.
-func (f *File) Notes() ([]NoteRef, error) {
+func (f *File) Notes() (notes []NoteRef, err error) {
 	if f.data == nil {
 		return nil, format.ErrClosed
 	}
+	err = format.Guarded(f.path, func() error {
+		notes, err = f.readNotes()
+		return err
+	})
+	return notes, err
+}
+
+func (f *File) readNotes() ([]NoteRef, error) {
 	at, end := f.s.notesAt, f.s.notesAt+f.s.notesSize-trailerSize
 	b := f.data[at:end]
 	if format.Check64(b, f.meta.Salt, at) != le.Uint64(f.data[end:]) {

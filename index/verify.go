@@ -12,6 +12,10 @@ func (f *File) VerifyAll() error {
 	if f.data == nil {
 		return format.ErrClosed
 	}
+	return format.Guarded(f.path, f.verifyAll)
+}
+
+func (f *File) verifyAll() error {
 	for _, check := range [...]func() error{f.verifySamples, f.verifyLists, f.verifyBuckets, f.verifyRest} {
 		if err := check(); err != nil {
 			return err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -408,17 +407,5 @@ func trimZeros(b []byte) []byte {
 	return b
 }
 
-// rescue turns a fault in mapped memory into an error. It is called with recover()'s value from a deferred function,
-// while debug.SetPanicOnFault is on; other panics go on.
-func rescue(r any, path string, err *error) {
-	if r == nil {
-		return
-	}
-	if re, ok := r.(runtime.Error); ok {
-		if _, fault := r.(interface{ Addr() uintptr }); fault {
-			*err = &format.Error{Path: path, Offset: -1, Why: re.Error(), Err: format.ErrMappingLost}
-			return
-		}
-	}
-	panic(r)
-}
+// rescue is format.Rescue.
+func rescue(r any, path string, err *error) { format.Rescue(r, path, err) }

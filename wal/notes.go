@@ -130,14 +130,14 @@ func (o *openSeg) notes(q *noteQuery, yield func(entry.Note) bool) (bool, error)
 }
 
 func (l *lostSeg) notes(q *noteQuery, yield func(entry.Note) bool) (done bool, err error) {
-	beyond := q.To != noEnd && l.reaches(q.To)
-	if q.Reverse && !beyond {
+	within := l.good != nil && q.To < l.good.lastSeq.Load() // notes behind its last entry may be among what is lost
+	if q.Reverse && !within {
 		return false, l.err
 	}
 	if l.good != nil {
 		done, err = l.good.notes(q, yield)
 	}
-	if !done && err == nil && !beyond {
+	if !done && err == nil && !within {
 		err = l.err
 	}
 	return done, err

@@ -220,3 +220,32 @@ func TestADamagedNoteHidesNoEarlierOne(t *testing.T) {
 		t.Errorf("%d notes in front of the damaged one, want 5, then %v", n, last)
 	}
 }
+
+// The segment's footer is damaged, and so is a batch that holds nothing but an anchor: whoever asks for notes up to the last
+// entry in front of it is told.
+func TestANoteThatIsLostIsAnErrorAlsoAtTheEdge(t *testing.T) {
+	g := newRig(t).fill(10, 600)
+	at := g.log.active.end.Load()
+	var b entry.Batch
+	b.AddNote(entry.NoteAnchor, []byte("an anchor"))
+	g.must(g.log.Append(&b, 0, 0, 11))
+	g.must(g.log.Sync())
+	g.fill(300, 600).sealed()
+	poke(t, g.mem, segment.FileName(1), at+20, 0x10)
+	size := len(contents(t, g.mem, runDir, segment.FileName(1))[segment.FileName(1)])
+	poke(t, g.mem, segment.FileName(1), int64(size-60), 0x10)
+	for _, o := range []NoteOptions{{To: 10}, {To: 11}, {To: 10, Reverse: true}, {To: 10, Kinds: []entry.NoteKind{entry.NoteAnchor}}, {}} {
+		n, last := 0, error(nil)
+		for _, err := range openReader(t, g.mem).Notes(o) {
+			if last = err; err == nil {
+				n++
+			}
+		}
+		if n != 0 || !located(last) {
+			t.Errorf("%+v: %d notes, then %v", o, n, last)
+		}
+	}
+	for _, err := range openReader(t, g.mem).Notes(NoteOptions{To: 9}) { // all in front of it is good
+		t.Error(err)
+	}
+}

@@ -244,7 +244,10 @@ func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 	if err == nil && seq == 0 {
 		err = r.Damage() // it may have been in what is lost
 	}
-	return seq, seq != 0, err
+	if err != nil {
+		return 0, false, err
+	}
+	return seq, seq != 0, nil
 }
 
 // key resolves a kind's name, and turns an id's text into its bytes.

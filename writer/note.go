@@ -26,10 +26,9 @@ func (w *Writer) Note(kind entry.NoteKind, body []byte) (t Ticket, after uint64,
 	if err := entry.CheckNote(kind, body); err != nil {
 		return 0, 0, err
 	}
-	limit := min(w.o.QueueBytes, w.o.BatchBytes) // notes that no entry separates go into one commit
 	w.mu.Lock()
-	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(len(body), limit) {
-		me, err := w.waitTurn(len(body), limit)
+	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(len(body), true) {
+		me, err := w.waitTurn(len(body), true)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -85,6 +84,7 @@ const noteOverhead = 32
 // putNote is called with mu held.
 func (w *Writer) putNote(kind entry.NoteKind, body []byte) (Ticket, uint64) {
 	w.fill.AddNote(kind, body)
+	w.trail += len(body)
 	return Ticket(w.noted.Add(1)), w.accepted.Load()
 }
 

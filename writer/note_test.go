@@ -235,6 +235,28 @@ func TestNotesWaitWhenThereAreTooMany(t *testing.T) {
 	})
 }
 
+// A note waits for room like an entry, and for nothing else.
+func TestANoteDoesNotWaitWhileTheQueueHasRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, writer.Options{WarnAfter: off, HaltAfter: off})
+		release := r.hang("sync")
+		r.submit(1)
+		time.Sleep(10 * time.Millisecond) // its commit is in the disk
+		big := order(2)
+		big.Payload = make([]byte, 100<<10) // more than one commit takes, and a small part of the queue
+		_, err := r.Submit(&big)
+		must(t, err)
+		atOnce(t, func() {
+			_, _, err := r.Note(entry.NoteStateHash, make([]byte, 40))
+			must(t, err)
+			_, err = r.Submit(&big)
+			must(t, err)
+		})
+		release()
+		r.close()
+	})
+}
+
 func TestNotesDoNotAllocate(t *testing.T) {
 	r := newRig(t, writer.Options{Manual: true})
 	body := make([]byte, 64)

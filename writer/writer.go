@@ -27,6 +27,7 @@ type Writer struct {
 	mu      sync.Mutex
 	fill    *entry.Batch // what waits for the next commit
 	lossy   lossy        // what TryNote has put into fill
+	trail   int          // bytes of the notes in fill that no draft follows
 	lastPub int64        // publish time of the last accepted entry
 	queue   []*waiter    // submitters that wait for room, in order
 	parked  bool         // the goroutine sleeps until somebody wakes it
@@ -172,7 +173,7 @@ func (w *Writer) SubmitOwn(d *entry.Draft) (uint64, error) { return w.submit(d, 
 
 func (w *Writer) submit(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	w.mu.Lock()
-	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(d.Size(), w.o.QueueBytes) {
+	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(d.Size(), false) {
 		return w.submitSlow(d, kinds)
 	}
 	seq, err := w.put(d, kinds)
@@ -191,11 +192,11 @@ func (w *Writer) submit(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	return seq, nil
 }
 
-// full reports whether what takes size bytes has to wait, since with it there would be more than limit. It is called
-// with mu held.
-func (w *Writer) full(size, limit int) bool {
+// full reports whether a draft, or a note, of size bytes has to wait. Notes that no draft separates go into one commit, so
+// there may not be more of them than that takes. It is called with mu held.
+func (w *Writer) full(size int, note bool) bool {
 	n := w.fill.Len() + w.fill.Notes() - w.lossy.notes
-	return n > 0 && (n >= w.o.QueueEntries || w.fill.Bytes()-w.lossy.bytes+size > limit)
+	return n > 0 && (n >= w.o.QueueEntries || w.fill.Bytes()-w.lossy.bytes+size > w.o.QueueBytes || note && w.trail+size > w.o.BatchBytes)
 }
 
 // maxPublish is the last time that is taken from a clock: the hour behind it keeps times rising when a clock has gone mad.
@@ -213,6 +214,7 @@ func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	}
 	w.lastPub = now
 	w.fill.Add(d, kinds, now)
+	w.trail = 0
 	seq := w.accepted.Load() + 1
 	w.accepted.Store(seq)
 	return seq, nil
@@ -220,7 +222,7 @@ func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 
 // submitSlow waits for room, in order. It is called with mu held and releases it.
 func (w *Writer) submitSlow(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
-	me, err := w.waitTurn(d.Size(), w.o.QueueBytes)
+	me, err := w.waitTurn(d.Size(), false)
 	if err != nil {
 		return 0, err
 	}
@@ -234,9 +236,9 @@ func (w *Writer) submitSlow(d *entry.Draft, kinds *entry.Kinds) (uint64, error) 
 	return seq, err
 }
 
-// waitTurn waits until there is room for size bytes within limit, in order. It is called with mu held, and returns with mu
+// waitTurn waits until there is room for a draft, or a note, of size bytes, in order. It is called with mu held, and returns with mu
 // held unless there is an error; then the caller puts its thing and leaves the queue.
-func (w *Writer) waitTurn(size, limit int) (*waiter, error) {
+func (w *Writer) waitTurn(size int, note bool) (*waiter, error) {
 	if w.phase != phaseOpen {
 		w.mu.Unlock()
 		return nil, w.Err()
@@ -267,7 +269,7 @@ func (w *Writer) waitTurn(size, limit int) (*waiter, error) {
 			w.waiters.Put(me)
 			return nil, w.Err()
 		}
-		if w.queue[0] == me && !w.full(size, limit) {
+		if w.queue[0] == me && !w.full(size, note) {
 			return me, nil
 		}
 		w.mu.Unlock()
@@ -458,7 +460,7 @@ func (w *Writer) take() bool {
 	w.taken = 0
 	w.mu.Lock()
 	w.taking, w.fill = w.fill, w.taking
-	w.lossy = lossy{}
+	w.lossy, w.trail = lossy{}, 0
 	w.nextInQueue()
 	w.mu.Unlock()
 	return w.taking.Len()+w.taking.Notes() > 0
