@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -32,8 +33,12 @@ type Run struct {
 
 	mu      sync.Mutex
 	parents []*Reader // opened when first asked for
+	missing error     // why there are no more of them
 	loaded  bool
 	cleanup sync.Once
+
+	retaining sync.Mutex // held while runs or segments are removed; release waits for it
+	released  bool       // guarded by retaining
 }
 
 // Open starts a run: it locks the instance (ErrLocked names the holder), recovers or quarantines runs whose process
@@ -285,14 +290,19 @@ func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loaded {
-		return r.parents, nil
+		return r.parents, r.missing
 	}
 	base := filepath.Join(r.o.Dir, r.o.Instance)
 	seen := map[string]bool{r.id: true}
 	var chain []*Reader
 	for id := r.Manifest().Parent; id != "" && !seen[id]; {
 		seen[id] = true
-		p, err := wal.OpenReader(r.o.FS, filepath.Join(base, id))
+		dir := filepath.Join(base, id)
+		p, err := wal.OpenReader(r.o.FS, dir)
+		if _, serr := r.o.FS.Stat(dir); err != nil && errors.Is(serr, fs.ErrNotExist) {
+			r.missing = &Error{Path: dir, Offset: -1, Why: "the run's state was continued and is no longer there", Err: ErrRemoved}
+			break
+		}
 		if err != nil {
 			for _, p := range chain {
 				_ = p.Close()
@@ -303,7 +313,7 @@ func (r *Run) Parents() ([]*Reader, error) {
 		id = p.Manifest().Parent
 	}
 	r.parents, r.loaded = chain, true
-	return r.parents, nil
+	return r.parents, r.missing
 }
 
 // Close commits what was submitted, writes RunEnded, seals the run and releases the instance. It is idempotent. If
@@ -340,6 +350,9 @@ func (r *Run) Abandon(ctx context.Context, cause error) error {
 // release lets go of files and lock, once.
 func (r *Run) release() (err error) {
 	r.cleanup.Do(func() {
+		r.retaining.Lock() // whoever is removing something needs the instance's lock to the end
+		r.released = true
+		r.retaining.Unlock()
 		r.log.Close()
 		r.mu.Lock()
 		for _, p := range r.parents {

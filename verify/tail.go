@@ -175,6 +175,7 @@ func (s *seg) missingDerived(kind Kind, name string, fresh bool) bool {
 		return false
 	}
 	switch f := (Finding{Kind: kind, Path: v.path(name), Offset: -1, Detail: "the file is not there"}); {
+	case v.isBelow(s.number): // removed while the run is checked
 	case v.sealed:
 		v.report(f)
 	case fresh:
@@ -213,7 +214,7 @@ func (v *verifier) checkFilters() error {
 	for i := range v.segs {
 		bySeg[v.segs[i].number] = &v.segs[i]
 	}
-	for _, r := range index.Covering(v.lastSealed) {
+	for _, r := range v.filtersDue() {
 		if err := v.ctx.Err(); err != nil {
 			return err
 		}
@@ -226,7 +227,7 @@ func (v *verifier) checkFilters() error {
 
 func (v *verifier) checkFilter(r index.Range, bySeg map[uint32]*sealedSeg) error {
 	name := index.FilterName(r.First, r.Last)
-	probe := seg{v: v}
+	probe := seg{v: v, number: r.First}
 	if probe.missingDerived(KindFilter, name, r.Last == v.lastSealed) {
 		return nil
 	}
