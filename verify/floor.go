@@ -102,13 +102,23 @@ func (v *verifier) floorMoved(n uint32) (bool, error) {
 	return true, nil
 }
 
-// isBelow reports whether retention has removed segment n.
+// isBelow reports whether retention has removed segment n, or the whole run.
 func (v *verifier) isBelow(n uint32) bool {
 	if n < v.m.FirstSegment() {
 		return true
 	}
 	m, _, err := manifest.Read(v.fsys, v.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = v.fsys.Stat(v.dir)
+		return errors.Is(err, fs.ErrNotExist)
+	}
 	return err == nil && n < m.FirstSegment()
+}
+
+// goneBelow reports whether err only says that a derived file of segment n, or of those behind it, has been removed with
+// it.
+func (v *verifier) goneBelow(n uint32, err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && v.isBelow(n)
 }
 
 // checkFloor compares the floor with the start frame of its segment.

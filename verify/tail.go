@@ -125,6 +125,9 @@ func (s *seg) checkIndex() {
 		return
 	}
 	f, err := index.Open(v.fsys, v.path(name), meta)
+	if v.goneBelow(s.number, err) {
+		return
+	}
 	if err != nil {
 		v.problem(KindIndex, v.path(name), err)
 		return
@@ -150,6 +153,9 @@ func (s *seg) checkIndex() {
 func (s *seg) sameBytes(name string, want []byte) bool {
 	v, path := s.v, s.v.path(name)
 	f, err := v.fsys.OpenRead(path)
+	if v.goneBelow(s.number, err) {
+		return false
+	}
 	if err != nil {
 		v.errs = append(v.errs, err)
 		return false
@@ -249,6 +255,9 @@ func (v *verifier) checkFilter(r index.Range, bySeg map[uint32]*sealedSeg) error
 		defer f.Close()
 		err = f.VerifyAll()
 	}
+	if v.goneBelow(r.First, err) {
+		return nil
+	}
 	if err != nil {
 		v.problem(KindFilter, path, err)
 		return nil
@@ -261,7 +270,7 @@ func (v *verifier) checkFilter(r index.Range, bySeg map[uint32]*sealedSeg) error
 		return nil
 	}
 	for n := r.First; n <= r.Last; n++ {
-		if err := v.checkKeys(f, path, bySeg[n]); err != nil {
+		if err := v.checkKeys(f, path, bySeg[n]); err != nil && !v.goneBelow(n, err) {
 			return err
 		}
 	}
