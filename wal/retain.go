@@ -42,8 +42,9 @@ func RemoveBefore(fsys vfs.FS, dir string, keep uint32) error {
 		if err := writeFloor(fsys, dir, m, func() {}); err != nil {
 			return err
 		}
+		return removeBelow(fsys, dir, keep)
 	}
-	return removeBelow(fsys, dir, m.FirstSegment())
+	return finishBelow(fsys, dir, m)
 }
 
 // RemoveBefore is the function of the same name for the run that is being written. Segment keep must be sealed. It is
@@ -79,8 +80,9 @@ func (l *Log) RemoveBefore(keep uint32) error {
 		}
 		trim(&l.set, floorOf(&m)) // readers know, before the first file goes
 		l.files.forget(keep)
+		return removeBelow(l.o.FS, l.o.Dir, keep)
 	}
-	return removeBelow(l.o.FS, l.o.Dir, m.FirstSegment())
+	return finishBelow(l.o.FS, l.o.Dir, m)
 }
 
 // raiseFloor makes segment keep the first of the run that m speaks of. Every segment up to it must be sealed, whole as
@@ -166,27 +168,43 @@ func removable(fsys vfs.FS, dir string) (manifest.Manifest, error) {
 	return m, nil
 }
 
-// removeBelow removes the files that belong to segments below number n, whatever form they have.
+// removeBelow removes the files that belong to segments below number n, whatever form they have. Both copies of the
+// manifest say so, and are on the disk.
 func removeBelow(fsys vfs.FS, dir string, n uint32) error {
-	names, err := fsys.ReadDir(dir)
-	if err != nil {
+	paths, err := filesBelow(fsys, dir, n)
+	if err != nil || len(paths) == 0 {
 		return err
 	}
-	removed := false
-	for _, e := range names { // by name: of each segment what is derived first
-		if number, ok := numberOf(e.Name()); !ok || number >= n || e.IsDir() {
-			continue
-		}
-		path := filepath.Join(dir, e.Name())
+	for _, path := range paths {
 		if err := fsys.Remove(path); err != nil && !errors.Is(err, errNotExist) {
 			return &format.Error{Path: path, Offset: -1, Why: "remove what is below the run's floor", Err: err}
 		}
-		removed = true
-	}
-	if !removed {
-		return nil
 	}
 	return fsys.SyncDir(dir)
+}
+
+// filesBelow lists the files of segments below number n, of each what is derived first.
+func filesBelow(fsys vfs.FS, dir string, n uint32) (paths []string, err error) {
+	names, err := fsys.ReadDir(dir)
+	for _, e := range names {
+		if number, ok := numberOf(e.Name()); ok && number < n && !e.IsDir() {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, err
+}
+
+// finishBelow removes what is below the floor that a manifest has. Whoever wrote that may have been killed before it was
+// on the disk, or between its two copies, so it is written once more first.
+func finishBelow(fsys vfs.FS, dir string, m manifest.Manifest) error {
+	paths, err := filesBelow(fsys, dir, m.FirstSegment())
+	if err != nil || len(paths) == 0 {
+		return err
+	}
+	if err := manifest.Write(fsys, dir, m); err != nil {
+		return err
+	}
+	return removeBelow(fsys, dir, m.FirstSegment())
 }
 
 // numberOf is the number of the first segment that a file of a run's folder belongs to: a segment, plain or compressed, an
@@ -215,11 +233,11 @@ func FinishRemoval(fsys vfs.FS, dir string) error {
 	if _, quarantined, _ := manifest.ReadQuarantine(fsys, dir); quarantined {
 		return nil
 	}
-	m, _, err := manifest.Read(fsys, dir)
-	if err != nil || m.FloorSegment == 0 {
-		return nil // nobody knows of a floor, so nothing is below it
+	m, standIn, err := manifest.Read(fsys, dir)
+	if err != nil || standIn != nil {
+		return nil // what is not known for sure can wait
 	}
-	return removeBelow(fsys, dir, m.FloorSegment)
+	return finishBelow(fsys, dir, m)
 }
 
 // RemoveRun removes the folder of a sealed run, for good. The caller holds the instance's lock. A folder that holds
@@ -274,14 +292,20 @@ func FinishRemovals(fsys vfs.FS, instance string) error {
 	if err != nil {
 		return err
 	}
+	var left []string
 	for _, e := range names {
-		run, ok := strings.CutPrefix(e.Name(), RemovedPrefix)
-		if !ok || !e.IsDir() || !manifest.ValidRunID(run) {
-			continue
+		if run, ok := strings.CutPrefix(e.Name(), RemovedPrefix); ok && e.IsDir() && manifest.ValidRunID(run) {
+			left = append(left, filepath.Join(instance, e.Name()))
 		}
-		if rerr := removeFolder(fsys, filepath.Join(instance, e.Name())); rerr != nil {
-			err = errors.Join(err, rerr)
-		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	if err := fsys.SyncDir(instance); err != nil { // whoever renamed them may have been killed before that was on the disk
+		return err
+	}
+	for _, dir := range left {
+		err = errors.Join(err, removeFolder(fsys, dir))
 	}
 	return err
 }

@@ -568,6 +568,64 @@ func TestACrashInsideRemoveRunAtEveryOperationLeavesItWholeOrGone(t *testing.T) 
 	}
 }
 
+// A process that was killed leaves what the next one sees and the disk may not have: whoever ends its removals must not
+// remove a file before that is certain.
+func TestEndingARemovalDoesNotTrustThePageCache(t *testing.T) {
+	const keep = 4
+	for name, c := range map[string]struct{ remove, finish func(fsys vfs.FS) error }{
+		"segments": {
+			func(fsys vfs.FS) error { return RemoveBefore(fsys, runDir, keep) },
+			func(fsys vfs.FS) error { return FinishRemoval(fsys, runDir) },
+		},
+		"run": {
+			func(fsys vfs.FS) error { return RemoveRun(fsys, runDir) },
+			func(fsys vfs.FS) error { return FinishRemovals(fsys, "/base/desk") },
+		},
+	} {
+		g := newRig(t).fill(60, 2000).sealed()
+		first := firstOf(t, g.mem, keep)
+		judge := func(left *vfs.Mem, lost string) {
+			t.Helper()
+			if _, err := left.Stat(runDir); err != nil {
+				return
+			}
+			if lost != "" {
+				remove(t, left, lost)
+			}
+			r := openReader(t, left)
+			if err := r.Damage(); err != nil || r.FirstSeq() != 1 && r.FirstSeq() != first {
+				t.Fatalf("%s, without %q: it begins at %d: %v", name, lost, r.FirstSeq(), err)
+			}
+			if _, err := r.Get(r.FirstSeq(), nil); err != nil {
+				t.Fatalf("%s, without %q: %v", name, lost, err)
+			}
+		}
+		n := uint64(0)
+		g.mem.SetHook(func(op vfs.Op) error {
+			if op.Kind&vfs.OpChange == 0 {
+				return nil
+			}
+			next := g.mem.Kill()
+			next.SetHook(func(op vfs.Op) error {
+				if op.Kind&vfs.OpChange != 0 {
+					for _, lost := range []string{"", manifest.FileName, manifest.PrevName} {
+						n++
+						judge(next.Crash(vfs.Random(n)), lost)
+					}
+				}
+				return nil
+			})
+			g.must(c.finish(next))
+			return nil
+		})
+		g.must(c.remove(g.mem))
+		g.mem.SetHook(nil)
+		if n < 100 {
+			t.Errorf("%s: %d crashes", name, n)
+		}
+	}
+}
+
 func TestOpeningARunBesideItsRetentionFindsNoDamage(t *testing.T) {
 	g := newRig(t).fill(250, 2000)
 	keep := uint32(0)

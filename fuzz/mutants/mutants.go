@@ -42,4 +42,7 @@ var All = []Mutant{
 	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
+	{"unlink-before-floor", "retention removes segments before the manifest says so", "retention"},
+	{"floor-in-one-copy", "the manifest's previous copy does not know of the floor", "retention"},
+	{"removal-unsynced", "a run's files are removed before its new name is on the disk", "retention"},
 }
