@@ -72,7 +72,7 @@ func (l *Log) RemoveBefore(keep uint32) error {
 		}
 		err = writeFloor(l.o.FS, l.o.Dir, m, func() {
 			l.kmu.Lock()
-			l.o.Manifest = m
+			takeFloor(&l.o.Manifest, &m)
 			l.kmu.Unlock()
 		})
 		if err != nil {
@@ -124,6 +124,11 @@ func writeFloor(fsys vfs.FS, dir string, m manifest.Manifest, written func()) er
 	}
 	written()
 	return manifest.Write(fsys, dir, m)
+}
+
+// takeFloor gives a manifest the floor of another one, and leaves the rest of it to those who read it meanwhile.
+func takeFloor(to, from *manifest.Manifest) {
+	to.FloorSegment, to.Floor, to.BaseDigest, to.BaseEnded = from.FloorSegment, from.Floor, from.BaseDigest, from.BaseEnded
 }
 
 // baseSHA is the run_sha256 that the first segment's is made from.
@@ -431,8 +436,7 @@ func (r *Reader) unlessRemoved(n uint32, missing error) error {
 func (r *Reader) raise(m *manifest.Manifest) {
 	r.mu.Lock()
 	if m.FloorSegment > r.manifest.FloorSegment {
-		r.manifest.FloorSegment, r.manifest.Floor = m.FloorSegment, m.Floor
-		r.manifest.BaseDigest, r.manifest.BaseEnded = m.BaseDigest, m.BaseEnded
+		takeFloor(&r.manifest, m)
 	}
 	r.mu.Unlock()
 	trim(&r.ext.set, floorOf(m))
