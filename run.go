@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -33,7 +32,6 @@ type Run struct {
 
 	mu      sync.Mutex
 	parents []*Reader // opened when first asked for
-	missing error     // why there are no more of them
 	loaded  bool
 	cleanup sync.Once
 
@@ -290,19 +288,14 @@ func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loaded {
-		return r.parents, r.missing
+		return r.parents, nil
 	}
 	base := filepath.Join(r.o.Dir, r.o.Instance)
 	seen := map[string]bool{r.id: true}
 	var chain []*Reader
 	for id := r.Manifest().Parent; id != "" && !seen[id]; {
 		seen[id] = true
-		dir := filepath.Join(base, id)
-		p, err := wal.OpenReader(r.o.FS, dir)
-		if _, serr := r.o.FS.Stat(dir); err != nil && errors.Is(serr, fs.ErrNotExist) {
-			r.missing = &Error{Path: dir, Offset: -1, Why: "the run's state was continued and is no longer there", Err: ErrRemoved}
-			break
-		}
+		p, err := wal.OpenReader(r.o.FS, filepath.Join(base, id))
 		if err != nil {
 			for _, p := range chain {
 				_ = p.Close()
@@ -313,7 +306,7 @@ func (r *Run) Parents() ([]*Reader, error) {
 		id = p.Manifest().Parent
 	}
 	r.parents, r.loaded = chain, true
-	return r.parents, r.missing
+	return r.parents, nil
 }
 
 // Close commits what was submitted, writes RunEnded, seals the run and releases the instance. It is idempotent. If

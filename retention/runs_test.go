@@ -116,7 +116,7 @@ func (d *desk) clean(run string) verify.Report {
 
 func TestAnEngineReclaimsItsOwnRunAndOlderOnesWhileItWrites(t *testing.T) {
 	d := newDesk(t)
-	first := d.open(60).ID()
+	d.open(60)
 	d.crash()
 	second := d.open(60, 30, 50).ID()
 	d.crash()
@@ -137,9 +137,6 @@ func TestAnEngineReclaimsItsOwnRunAndOlderOnesWhileItWrites(t *testing.T) {
 	}
 	if rep := d.clean(second); rep.FirstSeq < 20 || rep.FirstSeq > 30 { // run 3 has one restore point, and falls back on this
 		t.Errorf("run 2 begins at seq %d", rep.FirstSeq)
-	}
-	if parents, err := live.Parents(); len(parents) != 1 || !errors.Is(err, runlog.ErrRemoved) || !strings.Contains(err.Error(), first) {
-		t.Errorf("%d parents, %v", len(parents), err)
 	}
 	d.fill(live, 100)
 	d.points[live.ID()] = append(d.points[live.ID()], retention.RestorePoint{Seq: 150}, retention.RestorePoint{Seq: 190})

@@ -467,6 +467,49 @@ func TestAReaderOfARunThatWasRemovedSaysSo(t *testing.T) {
 	}
 }
 
+func TestNotesBeginAtTheFloorToo(t *testing.T) {
+	g, notes := noted(t, 500)
+	g.must(g.log.RemoveBefore(4))
+	first := firstOf(t, g.mem, 4)
+	for _, r := range []*Reader{g.log.Reader(), openReader(t, g.mem)} {
+		for _, kinds := range [][]entry.NoteKind{nil, {entry.NoteAnchor}} {
+			for _, reverse := range []bool{false, true} {
+				var want, got []entry.Note
+				for n, err := range r.Notes(NoteOptions{Kinds: kinds, Reverse: reverse}) {
+					g.must(err)
+					got = append(got, entry.Note{Kind: n.Kind, After: n.After, Body: slices.Clone(n.Body)})
+				}
+				q := newNoteQuery(NoteOptions{Kinds: kinds, Reverse: reverse, From: first})
+				for _, n := range notes {
+					if q.wants(n.Kind, n.After) {
+						want = append(want, n)
+					}
+				}
+				if reverse {
+					slices.Reverse(got)
+				}
+				for len(got) > 0 && got[0].After < first { // behind the last entry that is gone
+					got = got[1:]
+				}
+				if fmt.Sprint(got) != fmt.Sprint(want) || len(want) == 0 {
+					t.Errorf("kinds %v, reverse %v: %d notes, want %d", kinds, reverse, len(got), len(want))
+				}
+			}
+		}
+		for _, o := range []NoteOptions{{From: 1}, {From: first - 1}, {To: first - 1}} {
+			n := 0
+			for _, err := range r.Notes(o) {
+				if n++; !errors.Is(err, format.ErrRemoved) {
+					t.Errorf("%+v: %v", o, err)
+				}
+			}
+			if n != 1 {
+				t.Errorf("%+v: %d notes", o, n)
+			}
+		}
+	}
+}
+
 // After a power cut at every operation of a removal the run is what it was, or begins where it should, whichever copy of
 // the manifest is left; and the removal goes on where it was.
 func TestACrashInsideRemoveBeforeAtEveryOperationLosesNothingAboveTheFloor(t *testing.T) {
