@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/internal/format"
@@ -140,10 +141,7 @@ func baseSHA(m *manifest.Manifest) (sha [32]byte, err error) {
 }
 
 // trim lets go of the segments below a floor.
-func trim(at interface {
-	Load() *segSet
-	CompareAndSwap(old, new *segSet) bool
-}, from floor) {
+func trim(at *atomic.Pointer[segSet], from floor) {
 	for {
 		set := at.Load()
 		i := set.index(from.segment)

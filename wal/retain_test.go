@@ -298,7 +298,7 @@ func TestWhatIsMissingAboveTheFloorIsMissing(t *testing.T) {
 			if err := r.Damage(); !errors.Is(err, format.ErrMissingSegment) || !errors.As(err, &at) || filepath.Base(at.Path) != segment.FileName(n) {
 				t.Errorf("segment %d: %v", n, err)
 			}
-			if got, end, wrong := prefix4(r, g.want, first); wrong != nil || !errors.Is(end, format.ErrMissingSegment) || n == 5 && got == 0 {
+			if got, end, wrong := prefixFrom(r, g.want, first); wrong != nil || !errors.Is(end, format.ErrMissingSegment) || n == 5 && got == 0 {
 				t.Errorf("segment %d: %d entries, then %v, %v", n, got, end, wrong)
 			}
 			if live {
@@ -310,8 +310,8 @@ func TestWhatIsMissingAboveTheFloorIsMissing(t *testing.T) {
 	}
 }
 
-// prefix4 is prefix for a run that begins at first.
-func prefix4(r *Reader, want []entry.Entry, first uint64) (n int, end, wrong error) {
+// prefixFrom is prefix for a run that begins at first.
+func prefixFrom(r *Reader, want []entry.Entry, first uint64) (n int, end, wrong error) {
 	for v, err := range r.Scan(ScanOptions{}) {
 		if err != nil {
 			return n, err, nil
