@@ -21,8 +21,8 @@ import (
 const RemovedPrefix = ".removed-"
 
 // RemoveBefore removes the segments in front of number keep from a sealed run, for good. The caller holds the
-// instance's lock. Segment keep must have an entry. Digests and the footers of what goes are checked first, so that
-// nothing goes in front of damage. Seqs stay as they are: the run then begins at the first seq of segment keep, and
+// instance's lock. Segment keep must have an entry. Headers and footers of what goes, and that of keep, are checked
+// first, and whether each continues the one before: nothing goes in front of such damage. Seqs stay as they are: the run then begins at the first seq of segment keep, and
 // everything before is ErrRemoved to its readers. After a crash the segments are all there, or the run's manifest says
 // where it begins and what is left of them is no part of it; see FinishRemoval. With keep at or below the run's first
 // segment it only does what FinishRemoval does.
