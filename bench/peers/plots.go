@@ -138,7 +138,7 @@ func sorted(list plotter.XYs) plotter.XYs {
 // Colors that can be read on white and on black alike.
 var (
 	gray = color.RGBA{128, 128, 128, 255}
-	grid = color.RGBA{128, 128, 128, 64}
+	grid = color.NRGBA{128, 128, 128, 90}
 
 	colors = map[string]color.RGBA{
 		"floor": gray, "floor, at once": {160, 160, 160, 255}, "runlog": {31, 119, 255, 255}, "runlog, by batch": {92, 170, 255, 255},
@@ -148,7 +148,7 @@ var (
 	}
 )
 
-const chartWidth, chartHeight, legendWidth = 17 * vg.Centimeter, 10 * vg.Centimeter, 3.6 * vg.Centimeter
+const chartWidth, chartHeight, legendWidth = 18 * vg.Centimeter, 10 * vg.Centimeter, 4.2 * vg.Centimeter
 
 // svg draws the chart, its legend beside it.
 func (c *chart) svg() ([]byte, error) {
@@ -167,6 +167,7 @@ func (c *chart) svg() ([]byte, error) {
 	}
 	g := plotter.NewGrid()
 	g.Vertical.Color, g.Horizontal.Color = grid, grid
+	g.Vertical.Width, g.Horizontal.Width = vg.Points(0.5), vg.Points(0.5)
 	p.Add(g)
 	legend := plot.NewLegend()
 	legend.TextStyle.Font, legend.TextStyle.Color = sans, gray

@@ -22,13 +22,13 @@ func ownBatches(s store) bool {
 	return false
 }
 
-// writeOptions sizes the floor's file: it is zero-filled before the clock starts.
+// writeOptions sizes the floor's file: it is zero-filled before the clock starts. What is more than it holds goes to its start again.
 func writeOptions(c *cell) options {
-	o := options{keyed: c.Keyed, wraps: true, writes: 64 << 20}
-	if c.Batch*c.Size > 64<<10 || c.Batch > 1 {
-		o.writes = floorLap
+	size := int64(c.Seconds * (64 << 20)) // single entries
+	if c.Batch > 1 {
+		size = int64(c.Seconds * (2 << 30))
 	}
-	return o
+	return options{keyed: c.Keyed, wraps: true, writes: max(size, floorMiB+2*mostInFlight)}
 }
 
 // warmUp is how much of a cell's time passes before it counts.
