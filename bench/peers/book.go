@@ -126,7 +126,6 @@ var (
 	micro  = scaled(1e3)
 	milli  = scaled(1e6)
 	mebi   = scaled(1 << 20)
-	mega   = scaled(1e6)
 	timesX = func(v float64) string { return fmt.Sprintf("%.2f", v) }
 )
 

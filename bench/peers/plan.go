@@ -59,19 +59,19 @@ func (p *plan) writing() (list []experiment) {
 	}
 	add(jobSubmit, alone, 0, false, cell{Work: "submit", Size: p.size, Batch: 1})
 	add(jobAlone, alone, 1, false, cell{Work: "append", Size: p.size, Batch: 1})
-	group_ := func(callers int, growth bool) {
+	crowd := func(callers int, growth bool) {
 		add(jobGroup, group, callers, growth, cell{Work: "group", Size: p.size, Batch: 1, Callers: callers})
 	}
 	batch := func(n int, growth bool) {
 		add(jobStream, stream, n, growth, cell{Work: "append", Size: p.size, Batch: n})
 	}
-	group_(16, false)
-	group_(128, false)
+	crowd(16, false)
+	crowd(128, false)
 	batch(100, false)
 	batch(mainBatch, false)
 	add(jobKeyed, keyed, mainBatch, false, cell{Work: "append", Size: p.size, Batch: mainBatch, Keyed: true})
 	for _, n := range crowds {
-		group_(n, true)
+		crowd(n, true)
 	}
 	for _, n := range batches {
 		batch(n, true)
