@@ -25,6 +25,7 @@ func tiny(t *testing.T) plan {
 
 // Every store does every job that it does not say it cannot, what it did is checked, and the page shows it.
 func TestEveryStoreDoesEveryJob(t *testing.T) {
+	t.Parallel()
 	p := tiny(t)
 	b, err := carryOut(context.Background(), p, t.Logf)
 	if err == nil {
@@ -57,6 +58,7 @@ func TestEveryStoreDoesEveryJob(t *testing.T) {
 
 // Every plot is drawn by a run of the floor and runlog alone that takes its points from all experiments.
 func TestGrowthIsPlotted(t *testing.T) {
+	t.Parallel()
 	p := tiny(t)
 	p.growth, p.lengths, p.stores = 1, []int{300}, []store{floorStore{}, runlogStore{}, runlogStore{waits: true}}
 	p.jobs = []string{jobAlone, jobGroup, jobStream, jobSize, jobOpen, jobRead, jobFind, jobSegments}
