@@ -10,6 +10,9 @@ import (
 // What does finding an order cost, and how does it grow with the number of segments? The floor is a table in memory that
 // holds nothing but hashes.
 
+// tailRoom is about what a segment keeps free for its end.
+const tailRoom = 48 << 10
+
 // segmented returns the same entries in one segment, about ten, about a hundred and about a thousand.
 func segmented(b *testing.B, run func(b *testing.B, f *fixture)) {
 	entries, one := 250_000, int64(128<<20)
@@ -19,7 +22,7 @@ func segmented(b *testing.B, run func(b *testing.B, f *fixture)) {
 	for _, parts := range []int64{1, 10, 100, 1000} {
 		size := one
 		if parts > 1 {
-			size = int64(entries) * 325 / parts
+			size = int64(entries)*325/parts + tailRoom
 		}
 		f := sealed(b, entries, size)
 		b.Run(fmt.Sprintf("segments=%d", f.segments), func(b *testing.B) { run(b, f) })

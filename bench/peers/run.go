@@ -222,6 +222,9 @@ func (r *runner) settled(c cell, diskJob string, rounds int, dirs map[string]str
 	return nil
 }
 
+// tailRoom is about what a segment of runlog's keeps free for its end.
+const tailRoom = 48 << 10
+
 // segmented reads the same entries in one segment, and in more and more.
 func (r *runner) segmented() error {
 	if !r.wants(jobSegments) || r.growth == 0 {
@@ -230,27 +233,30 @@ func (r *runner) segmented() error {
 	entries := min(250_000, r.entries)
 	for _, want := range segments {
 		c := cell{Entries: entries, Size: r.size, Batch: mainBatch, Keyed: true, Seconds: r.seconds / 2}
-		c.SegmentBytes = max(64<<10, int64(entries)*int64(r.size+100)/int64(want))
-		err := r.inFolder(func(dir string) error {
-			c.Dir = dir
-			for _, work := range []string{"load", "settle"} {
-				c.Work = work
-				if err := r.cell(point{work + " segments", want, "runlog"}, 0, 1, c); err != nil {
-					return err
-				}
-			}
-			for round := range r.growth {
-				for _, work := range []string{"read", "find"} {
-					c.Work = work
-					if err := r.cell(point{jobSegments + " " + work, want, "runlog"}, round, r.growth, c); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		c.SegmentBytes = max(64<<10, int64(entries)*int64(r.size+70)/int64(want)+tailRoom)
+		if err := r.inFolder(func(dir string) error { return r.segment(c, dir, want) }); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (r *runner) segment(c cell, dir string, want int) error {
+	c.Dir = dir
+	run := func(work, job string, x, round, rounds int) error {
+		c.Work = work
+		return r.cell(point{job, x, "runlog"}, round, rounds, c)
+	}
+	settled := jobSegments + " settle"
+	if err := errors.Join(run("load", jobSegments+" load", want, 0, 1), run("settle", settled, want, 0, 1)); err != nil {
+		return err
+	}
+	got, _ := r.book.median(point{settled, want, "runlog"}, "segments")
+	for round := range r.growth {
+		for _, work := range []string{"read", "find"} {
+			if err := run(work, jobSegments+" "+work, int(got)-1, round, r.growth); err != nil { // one is that of the run that settled it
+				return err
+			}
 		}
 	}
 	return nil
