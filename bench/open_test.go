@@ -127,7 +127,7 @@ func crashed(b *testing.B, entries int) (image string, active int64) {
 // awaitSeals waits until all segments but the active one and its spare have their indexes, and returns the active
 // one's number.
 func awaitSeals(b *testing.B, dir string) int {
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		segments, err := filepath.Glob(filepath.Join(dir, "*.seg"))
 		check(b, err)
 		indexes, err := filepath.Glob(filepath.Join(dir, "*.idx"))
