@@ -351,7 +351,10 @@ func (m *Markers) snapshotParts() {
 
 func (m *Markers) beginSnapshot() {
 	s := &m.snap
-	s.number, s.going, s.next, s.end = s.number+1, true, 0, uint32(len(m.streams))
+	if !s.going || s.bytes > 0 { // else none of its parts has got through
+		s.number++
+	}
+	s.going, s.next, s.end = true, 0, uint32(len(m.streams))
 	s.bytes, s.since = 0, 0
 	m.snapAfter.Store(m.log.Accepted())
 }
