@@ -33,6 +33,8 @@ type fold struct {
 	cursors map[uint32]*Cursor
 	snap    foldSnapshot
 	final   bool // the last snapshot is whole
+	behind  bool // cursors were dropped, and have not caught up
+	refused bool // messages of streams that were not taken were dropped
 }
 
 // foldSnapshot is the snapshot whose parts are coming.
@@ -60,10 +62,13 @@ func (f *fold) add(rec *Record, report func(Problem, string)) {
 		for i := range rec.Cursors {
 			f.cursor(&rec.Cursors[i], report)
 		}
+		f.behind = f.behind && !rec.Whole
 	case entry.NoteMarker:
 		mk := &rec.Marker
 		c := f.stream(mk.Slot, mk.isNew, mk.Class, mk.ID, report)
 		mk.Class, mk.ID = c.Class, c.ID
+	case entry.NoteGap:
+		f.behind, f.refused = f.behind || rec.Gap.Cursors > 0, f.refused || rec.Gap.Refused > 0
 	}
 	if rec.Kind == entry.NoteStreams || rec.Kind == entry.NoteCursor {
 		f.taken = rec.Taken
@@ -96,8 +101,8 @@ func contradiction(g *Gap, after uint64) string {
 		return "it ends before it begins"
 	case g.Cursors > n || g.Markers > n || g.Refused > n || g.Cursors+g.Markers+g.Refused != n:
 		return fmt.Sprintf("%d cursors, %d markers and %d messages that were refused are not %d", g.Cursors, g.Markers, g.Refused, n)
-	case g.FirstAfter > after:
-		return fmt.Sprintf("it begins behind seq %d and stands behind seq %d", g.FirstAfter, after)
+	case g.FirstAfter > after || g.FirstAfter > 0 && g.Markers == n:
+		return fmt.Sprintf("it begins behind seq %d and stands behind seq %d, with %d markers", g.FirstAfter, after, g.Markers)
 	case g.Reason == 0 || (g.Refused > 0) != (g.Reason&TooMany != 0):
 		return fmt.Sprintf("the reason is %q, and %d messages were refused", g.Reason, g.Refused)
 	}
@@ -160,6 +165,10 @@ func (f *fold) part(rec *Record, report func(Problem, string)) {
 				p.First, int(p.First)+len(rec.Cursors)-1, p.Streams, p.Snapshot, int(s.next)-1, s.streams, s.number))
 		}
 	}
+	if (p.Behind != f.behind || p.Refused != f.refused) && !f.partial() {
+		report(BadSnapshot, fmt.Sprintf("behind is %v and refused is %v, and the records before it say %v and %v", p.Behind, p.Refused, f.behind, f.refused))
+	}
+	f.behind, f.refused = p.Behind, p.Refused
 	for i := range rec.Cursors {
 		f.compare(&rec.Cursors[i], report)
 	}

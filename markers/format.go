@@ -30,7 +30,8 @@ const (
 	cuSeq   = 0
 	cuTaken = 8
 	cuCount = 16
-	cuItems = 20
+	cuFlags = 20
+	cuItems = 24
 
 	mkSeq         = 0
 	mkEvent       = 8
@@ -50,7 +51,11 @@ const (
 	gpReason     = 64
 	gapBody      = 68
 
-	flagFinal = 1 // of a streams note
+	flagFinal   = 1 // of a streams note
+	flagRefused = 2
+	flagBehind  = 4
+
+	flagWhole = 1 // of a cursor note
 
 	bitNew    = 1 // of a stream's number: its name follows
 	bitLowest = 2 // of a cursor's number: its lowest time follows
@@ -94,6 +99,17 @@ type Part struct {
 	Streams  uint32
 	First    uint32
 	Final    bool // the last snapshot, made when the markers were closed
+	Refused  bool // messages of streams that were not taken are missing, in all records of the run
+	Behind   bool // cursors were dropped, and those in this part have not caught up
+}
+
+func (p *Part) flags() (f uint32) {
+	for bit, set := range map[uint32]bool{flagFinal: p.Final, flagRefused: p.Refused, flagBehind: p.Behind} {
+		if set {
+			f |= bit
+		}
+	}
+	return f
 }
 
 // ends reports whether a part with n streams is the last of its snapshot.
@@ -125,7 +141,7 @@ func (r Reason) String() string {
 // Gap stands for records that were dropped.
 type Gap struct {
 	From, To   uint64 // their numbers
-	FirstAfter uint64 // the first of them would have stood behind this entry
+	FirstAfter uint64 // the first of Cursors and Refused would have stood behind this entry; 0: there is none
 	FirstTime  int64
 	LastTime   int64
 	Cursors    uint64 // how many were cursors, before an entry or at an interval; the streams' next cursors make up for them
@@ -141,6 +157,7 @@ type Record struct {
 	Seq     uint64         // number of the record in the run, from 1; of a gap, the first that was dropped
 	Taken   int64          // streams, cursor: when it was made
 	Cursors []Cursor       // streams, cursor
+	Whole   bool           // cursor: no other stream had advanced, so that nothing that was dropped is missing any more
 	Part    Part           // streams
 	Marker  Marker         // marker
 	Gap     Gap            // gap
@@ -155,12 +172,8 @@ func appendText(b []byte, s string) []byte {
 
 func appendName(b []byte, class, id string) []byte { return appendText(appendText(b, class), id) }
 
-// beginStreams appends a part without its streams; endPart sets how many there are.
+// beginStreams appends a part without its streams; their number is set when they are there.
 func beginStreams(b []byte, seq uint64, taken int64, p Part) []byte {
-	flags := uint32(0)
-	if p.Final {
-		flags = flagFinal
-	}
 	le := binary.LittleEndian
 	b = le.AppendUint64(b, seq)
 	b = le.AppendUint64(b, uint64(taken))
@@ -168,7 +181,7 @@ func beginStreams(b []byte, seq uint64, taken int64, p Part) []byte {
 	b = le.AppendUint32(b, p.Streams)
 	b = le.AppendUint32(b, p.First)
 	b = le.AppendUint32(b, 0)
-	return le.AppendUint32(b, flags)
+	return le.AppendUint32(b, p.flags())
 }
 
 func appendStream(b []byte, c *Cursor, taken int64) []byte {
@@ -180,11 +193,19 @@ func appendStream(b []byte, c *Cursor, taken int64) []byte {
 	return appendName(b, c.Class, c.ID)
 }
 
+// beginCursors appends a cursor record without its cursors; countCursors sets how many there are.
 func beginCursors(b []byte, seq uint64, taken int64) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint64(b, seq)
 	b = le.AppendUint64(b, uint64(taken))
-	return le.AppendUint32(b, 0)
+	return le.AppendUint64(b, 0)
+}
+
+func countCursors(b []byte, n int, whole bool) {
+	binary.LittleEndian.PutUint32(b[cuCount:], uint32(n))
+	if whole {
+		binary.LittleEndian.PutUint32(b[cuFlags:], flagWhole)
+	}
 }
 
 // appendCursor appends a cursor, its lowest time if c.low says so, and its name if c.isNew does.
@@ -335,12 +356,12 @@ func (r *body) streams(rec *Record) {
 	rec.Seq, rec.Taken = le.Uint64(b[stSeq:]), int64(le.Uint64(b[stTaken:]))
 	rec.Part = Part{Snapshot: le.Uint64(b[stSnapshot:]), Streams: le.Uint32(b[stStreams:]), First: le.Uint32(b[stFirst:])}
 	count, flags := le.Uint32(b[stCount:]), le.Uint32(b[stFlags:])
-	rec.Part.Final = flags&flagFinal != 0
 	p := &rec.Part
+	p.Final, p.Refused, p.Behind = flags&flagFinal != 0, flags&flagRefused != 0, flags&flagBehind != 0
 	switch {
 	case r.err != nil:
 		return
-	case flags&^flagFinal != 0:
+	case flags&^(flagFinal|flagRefused|flagBehind) != 0:
 		r.err = fmt.Errorf("%w: flags %#x", format.ErrVersion, flags)
 		return
 	case p.Snapshot == 0 || uint64(p.First)+uint64(count) > uint64(p.Streams) || count == 0 && p.Streams > 0:
@@ -361,8 +382,15 @@ func (r *body) cursors(rec *Record) {
 	le := binary.LittleEndian
 	b := r.fixed(cuItems)
 	rec.Seq, rec.Taken = le.Uint64(b[cuSeq:]), int64(le.Uint64(b[cuTaken:]))
-	count := le.Uint32(b[cuCount:])
-	if r.err == nil && count == 0 {
+	count, flags := le.Uint32(b[cuCount:]), le.Uint32(b[cuFlags:])
+	rec.Whole = flags&flagWhole != 0
+	switch {
+	case r.err != nil:
+		return
+	case flags&^flagWhole != 0:
+		r.err = fmt.Errorf("%w: flags %#x", format.ErrVersion, flags)
+		return
+	case count == 0:
 		r.fail("no cursor")
 	}
 	for i := uint32(0); i < count && r.err == nil; i++ {

@@ -38,7 +38,7 @@ func cursors(seq uint64, taken int64, list ...Cursor) entry.Note {
 	for i := range list {
 		b = appendCursor(b, &list[i], taken)
 	}
-	binary.LittleEndian.PutUint32(b[cuCount:], uint32(len(list)))
+	countCursors(b, len(list), seq%2 == 0)
 	return entry.Note{Kind: entry.NoteCursor, After: 42, Body: b}
 }
 
@@ -60,9 +60,9 @@ func samples() (notes []entry.Note, want []Record) {
 	one := []Cursor{{Slot: 0, Class: "Quote", ID: "ETHUSDT.BINANCE", Count: 7, Lowest: t0 + 1, Highest: t0 + 2, named: true, low: true},
 		{Slot: 1, Class: "Trade", ID: "é", named: true}}
 	add(part(Part{Snapshot: 1}, 1, t0), Record{Seq: 1, Taken: t0, Part: Part{Snapshot: 1}})
-	p := Part{Snapshot: 9, Streams: 2, Final: true}
+	p := Part{Snapshot: 9, Streams: 2, Final: true, Behind: true}
 	add(part(p, 2, t0, one...), Record{Seq: 2, Taken: t0, Part: p, Cursors: one})
-	p = Part{Snapshot: 9, Streams: 5, First: 3}
+	p = Part{Snapshot: 9, Streams: 5, First: 3, Refused: true}
 	late := []Cursor{{Slot: 3, Class: "c", ID: "i", Count: 1, Lowest: math.MinInt64, Highest: math.MaxInt64, named: true, low: true}}
 	add(part(p, 3, t0, late...), Record{Seq: 3, Taken: t0, Part: p, Cursors: late})
 	list := []Cursor{
@@ -70,7 +70,7 @@ func samples() (notes []entry.Note, want []Record) {
 		{Slot: 1, Count: 7, Lowest: t0 - 5, Highest: t0 + 2, low: true},
 		{Slot: math.MaxUint32, Class: "Quote", ID: "X", Count: math.MaxUint64, Lowest: math.MinInt64, Highest: math.MinInt64, low: true, named: true, isNew: true},
 	}
-	add(cursors(4, t0, list...), Record{Seq: 4, Taken: t0, Cursors: list})
+	add(cursors(4, t0, list...), Record{Seq: 4, Taken: t0, Cursors: list, Whole: true})
 	m := Marker{Slot: 0, TsEvent: t0, TsInit: t0 + 1, Fingerprint: ab}
 	add(marker(1, m), Record{Seq: 1, Marker: m})
 	m = Marker{Slot: 300, Class: "Quote", ID: "X", TsEvent: -1, TsInit: math.MinInt64, Ordinal: math.MaxUint32, isNew: true}
@@ -132,6 +132,10 @@ func encode(rec *Record) (n entry.Note) {
 		n = part(rec.Part, rec.Seq, rec.Taken, rec.Cursors...)
 	case entry.NoteCursor:
 		n = cursors(rec.Seq, rec.Taken, rec.Cursors...)
+		countCursors(n.Body, len(rec.Cursors), rec.Whole)
+		if !rec.Whole {
+			n.Body[cuFlags] = 0
+		}
 	case entry.NoteMarker:
 		n = marker(rec.Seq, rec.Marker)
 	default:
@@ -176,11 +180,12 @@ func TestEveryByteOfABodyMatters(t *testing.T) {
 }
 
 func TestUnknownFlagsAreAnotherVersion(t *testing.T) {
-	p, g := part(Part{Snapshot: 1}, 1, t0), gap(Gap{From: 1, To: 1})
-	p.Body[stFlags] = 2
+	p, c, g := part(Part{Snapshot: 1}, 1, t0), cursors(1, t0, Cursor{Count: 1}), gap(Gap{From: 1, To: 1})
+	p.Body[stFlags] = 8
+	c.Body[cuFlags] = 2
 	g.Body[gpReason] = 8
 	var rec Record
-	for _, n := range []entry.Note{p, g} {
+	for _, n := range []entry.Note{p, c, g} {
 		if err := decode(n, &rec); !errors.Is(err, format.ErrVersion) {
 			t.Errorf("%s: %v", n.Kind, err)
 		}
@@ -291,7 +296,7 @@ func TestLayoutAgreesWithThePage(t *testing.T) {
 	for heading, fields := range map[string][]field{
 		"### Streams body": {{"marker_seq", stSeq}, {"taken", stTaken}, {"snapshot", stSnapshot}, {"streams", stStreams}, {"first", stFirst},
 			{"count", stCount}, {"flags", stFlags}, {"items", stItems}},
-		"### Cursor body": {{"marker_seq", cuSeq}, {"taken", cuTaken}, {"count", cuCount}, {"items", cuItems}},
+		"### Cursor body": {{"marker_seq", cuSeq}, {"taken", cuTaken}, {"count", cuCount}, {"flags", cuFlags}, {"items", cuItems}},
 		"### Marker body": {{"marker_seq", mkSeq}, {"ts_event", mkEvent}, {"ts_init", mkInit}, {"ordinal", mkOrdinal}, {"fingerprint", mkFingerprint},
 			{"stream", mkStream}},
 		"### Marker gap body": {{"from", gpFrom}, {"to", gpTo}, {"first_after", gpFirstAfter}, {"first_time", gpFirstTime}, {"last_time", gpLastTime},
@@ -316,14 +321,14 @@ func TestLayoutAgreesWithThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, claim := range []string{
-		fmt.Sprintf("of 1 to %d and 1 to %d bytes of UTF-8", MaxClass, MaxID), "slot * 4 + bits", "slot * 2 + bit", "| bit 0 final |",
+		fmt.Sprintf("of 1 to %d and 1 to %d bytes of UTF-8", MaxClass, MaxID), "slot * 4 + bits", "slot * 2 + bit", "bit 0 final; bit 1 refused", "bit 2 behind", "bit 0 whole",
 		"bit 0 no room; bit 1 they were still missing when the markers were closed; bit 2 too many streams",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(string(b)), " "), claim) {
 			t.Errorf("the page does not say %q", claim)
 		}
 	}
-	if bitNew != 1 || bitLowest != 2 || flagFinal != 1 || Overload != 1 || AtClose != 2 || TooMany != 4 {
+	if bitNew != 1 || bitLowest != 2 || flagFinal != 1 || flagRefused != 2 || flagBehind != 4 || flagWhole != 1 || Overload != 1 || AtClose != 2 || TooMany != 4 {
 		t.Error("bits are not those of the page")
 	}
 }

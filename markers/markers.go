@@ -124,6 +124,8 @@ type Markers struct {
 	seq     uint64     // of the last record, dropped or not
 	gap     Gap        // not written yet; To 0: none
 	dropped uint64
+	behind  bool // a cursor was dropped, and no whole record of cursors was written since
+	refused bool // a message of a stream that was not taken was dropped
 	buf     []byte
 	snap    snapshot
 
@@ -248,18 +250,27 @@ func (m *Markers) settle(put put) error {
 	return nil
 }
 
-// drop counts a record that was not written. after is the last entry that was accepted before it was tried. It is called
-// with mu held.
-func (m *Markers) drop(after uint64, reason Reason, count func(*Gap) *uint64) {
+// drop counts a record that was not written, in one of the gap's counters. It is called with mu held.
+func (m *Markers) drop(reason Reason, counter *uint64) {
 	m.seq++
 	m.dropped++
 	now := m.o.Now()
 	if m.gap.To == 0 {
-		m.gap = Gap{From: m.seq, FirstAfter: after, FirstTime: now}
+		m.gap.From, m.gap.FirstTime = m.seq, now
 	}
 	m.gap.To, m.gap.LastTime = m.seq, now
 	m.gap.Reason |= reason
-	*count(&m.gap)++
+	*counter++
+}
+
+// fallBehind is drop for what changes counts. after is the last entry that was accepted before it was tried.
+func (m *Markers) fallBehind(after uint64, reason Reason, counter *uint64) {
+	if m.gap.Cursors+m.gap.Refused == 0 {
+		m.gap.FirstAfter = after
+	}
+	m.drop(reason, counter)
+	m.behind = m.behind || reason == Overload
+	m.refused = m.refused || reason == TooMany
 }
 
 // wrote counts a record that was written. It is called with mu held.
@@ -278,11 +289,12 @@ func (m *Markers) flush(put put) {
 			n := m.encodeDirty()
 			if err = put(entry.NoteCursor, m.buf); err == nil {
 				m.wrote()
+				m.behind = m.behind && n < len(m.dirty)
 				m.clean(n)
 			}
 		}
 		if err != nil {
-			m.drop(after, Overload, func(g *Gap) *uint64 { return &g.Cursors })
+			m.fallBehind(after, Overload, &m.gap.Cursors)
 			return
 		}
 	}
@@ -302,7 +314,7 @@ func (m *Markers) encodeDirty() (n int) {
 		m.buf = appendCursor(m.buf, &s.next, taken)
 		n++
 	}
-	binary.LittleEndian.PutUint32(m.buf[cuCount:], uint32(n))
+	countCursors(m.buf, n, n == len(m.dirty))
 	return n
 }
 
@@ -332,11 +344,11 @@ func (m *Markers) snapshotParts() {
 		s.rest--
 		return
 	}
-	if !s.going {
-		due := s.since >= max(m.o.SnapshotBytes, 4*s.last) || m.log.Accepted()-m.snapAfter.Load() >= m.o.SnapshotEntries
-		if !due {
-			return
-		}
+	due := s.going || s.since >= max(m.o.SnapshotBytes, 4*s.last) || m.log.Accepted()-m.snapAfter.Load() >= m.o.SnapshotEntries
+	if !due {
+		return
+	}
+	if !s.going || s.bytes == 0 { // its streams are those that there are when its first part is written
 		m.beginSnapshot()
 	}
 	err := m.settle(m.try)
@@ -362,7 +374,9 @@ func (m *Markers) beginSnapshot() {
 func (m *Markers) writePart(put put, final bool) error {
 	s := &m.snap
 	taken := m.o.Now()
-	m.buf = beginStreams(m.buf[:0], m.seq+1, taken, Part{Snapshot: s.number, Streams: s.end, First: s.next, Final: final})
+	m.buf = beginStreams(m.buf[:0], m.seq+1, taken, Part{
+		Snapshot: s.number, Streams: s.end, First: s.next, Final: final, Refused: m.refused, Behind: m.behind,
+	})
 	n := uint32(0)
 	for ; s.next+n < s.end && len(m.buf) <= recordBytes; n++ {
 		st := m.streams[s.next+n]
@@ -508,7 +522,7 @@ func (m *Markers) refuse() {
 	after := m.log.Accepted()
 	m.mu.Lock()
 	if !m.closed.Load() {
-		m.drop(after, TooMany, func(g *Gap) *uint64 { return &g.Refused })
+		m.fallBehind(after, TooMany, &m.gap.Refused)
 	}
 	m.mu.Unlock()
 }

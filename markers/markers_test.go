@@ -396,6 +396,25 @@ func TestASnapshotComesAfterSoManyEntriesOrBytesAndInParts(t *testing.T) {
 	}
 }
 
+// Found by the fault matrix: what is introduced between the first try at a snapshot and its first part must be in it.
+func TestASnapshotHasTheStreamsOfTheTimeWhenItsFirstPartIsWritten(t *testing.T) {
+	log := newFake()
+	m := start(t, log, markers.Options{SnapshotEntries: 16})
+	observe(t, m, "quote", "X", 1)
+	log.setFull(true)
+	for range 20 {
+		submit(t, m) // a snapshot is due, and there is no room for it
+	}
+	log.setFull(false)
+	observe(t, m, "quote", "Y", 2)
+	for i := range 100 {
+		observe(t, m, "quote", "Y", 3)
+		wantSeen(t, log, submit(t, m), "0=quote/X:1[1,1]", fmt.Sprintf("1=quote/Y:%d[2,3]", i+2), "loss unknown")
+	}
+	must(t, m.Close(ctx))
+	wantClean(t, log)
+}
+
 // A retained suffix of a run can be read from its first whole snapshot on.
 func TestASuffixOfTheLogCanBeRead(t *testing.T) {
 	log := newFake()

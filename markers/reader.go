@@ -35,7 +35,8 @@ const (
 	// None: everything that was observed before the entry is counted, if the entry was submitted through Markers, or
 	// Boundary was called before it.
 	None
-	// Some: what was observed last before the entry was dropped. The streams had come at least as far as said.
+	// Some: cursors in front of the entry were dropped, and had not caught up; or there were too many streams. The streams
+	// had come at least as far as said. Dropped markers are no such loss, as they change no count.
 	Some
 )
 
@@ -164,7 +165,12 @@ func (r *Reader) SeenAt(seq uint64) (State, error) {
 	for _, slot := range slices.Sorted(maps.Keys(f.cursors)) {
 		st.Cursors = append(st.Cursors, *f.cursors[slot])
 	}
-	if st.Loss = None; !f.final {
+	switch {
+	case f.behind || f.refused:
+		st.Loss = Some
+	case f.final:
+		st.Loss = None
+	default:
 		st.Loss, err = r.loss(seq)
 	}
 	return st, err
@@ -174,8 +180,8 @@ func (r *Reader) none(seq uint64) error {
 	return fmt.Errorf("%s: seq %d: %w", r.src.Dir(), seq, ErrNoMarkers)
 }
 
-// loss looks for the first record behind the entry. If records were dropped in front of the entry, and none was written
-// after them, it is their gap.
+// loss looks for the first record behind the entry. If cursors were dropped in front of the entry, and nothing was written
+// between them and the entry, it is their gap.
 func (r *Reader) loss(seq uint64) (Loss, error) {
 	var rec Record
 	for _, kinds := range [][]entry.NoteKind{{entry.NoteStreams, entry.NoteGap}, allKinds} { // first what the indexes know
@@ -189,7 +195,7 @@ func (r *Reader) loss(seq uint64) (Loss, error) {
 			if err := decode(n, &rec); err != nil {
 				return Unknown, r.located(n.After, err)
 			}
-			if rec.Kind == entry.NoteGap && rec.Gap.FirstAfter < seq {
+			if g := &rec.Gap; rec.Kind == entry.NoteGap && g.Cursors+g.Refused > 0 && g.FirstAfter < seq {
 				return Some, nil
 			}
 			return None, nil

@@ -94,7 +94,6 @@ func (s *Stream) Mark(tsEvent, tsInit int64, fingerprint Fingerprint) {
 	if s.ordinal > 0 && s.lastTs != tsInit {
 		s.ordinal = 0
 	}
-	after := m.log.Accepted()
 	err := m.settle(m.try)
 	if err == nil {
 		mk := Marker{
@@ -108,7 +107,7 @@ func (s *Stream) Mark(tsEvent, tsInit int64, fingerprint Fingerprint) {
 		}
 	}
 	if err != nil {
-		m.drop(after, Overload, func(g *Gap) *uint64 { return &g.Markers })
+		m.drop(Overload, &m.gap.Markers)
 	}
 	s.lastTs = tsInit
 	s.ordinal++

@@ -73,9 +73,9 @@ var (
 
 func TestDM33GoodRecordsHaveNothingToReport(t *testing.T) {
 	if got := problems(t, &list{notes: []entry.Note{
-		begin, cursors(2, 1, x(1, 5, 5, true)), marker(3, Marker{TsInit: 5}), gap(Gap{From: 4, To: 6, Cursors: 1, Markers: 2, Reason: Overload}),
-		cursors(7, 1, x(2, 4, 6, false)), marker(8, Marker{Slot: 1, Class: "c", ID: "i", isNew: true}),
-		snap(9, 2, true, isX(2, 4, 6), Cursor{Slot: 1, Class: "c", ID: "i"}),
+		begin, cursors(2, 1, x(1, 5, 5, true)), marker(3, Marker{TsInit: 5}), gap(Gap{From: 4, To: 7, Cursors: 1, Markers: 3, Reason: Overload}),
+		cursors(8, 1, x(2, 4, 6, false)), marker(9, Marker{Slot: 1, Class: "c", ID: "i", isNew: true}),
+		snap(10, 2, true, isX(2, 4, 6), Cursor{Slot: 1, Class: "c", ID: "i"}),
 	}, status: manifest.Ended}); len(got) != 0 {
 		t.Error(got)
 	}
@@ -114,6 +114,8 @@ func TestDM34ToDM37EachProblemIsFoundAndNamed(t *testing.T) {
 			part(Part{Snapshot: 2, Streams: 3, First: 2}, 3, 1, Cursor{Slot: 2, Class: "c", ID: "2"})}, []Problem{BadSnapshot}},
 		"a snapshot number that is missing": {[]entry.Note{begin, snap(2, 3, false)}, []Problem{BadSnapshot}},
 		"a second beginning":                {[]entry.Note{begin, snap(2, 1, false)}, []Problem{BadSnapshot}},
+		"a snapshot that has not caught up": {[]entry.Note{begin, gap(Gap{From: 2, To: 2, Cursors: 1, Reason: Overload}), snap(3, 2, false)}, []Problem{BadSnapshot}},
+		"a gap of markers behind an entry":  {[]entry.Note{begin, gap(Gap{From: 2, To: 2, Markers: 1, FirstAfter: 5, Reason: Overload})}, []Problem{BadGap}},
 		"a record behind the last snapshot": {[]entry.Note{begin, snap(2, 2, true), cursors(3, 1, x(1, 5, 5, true))}, []Problem{AfterFinal}},
 		"a record that is none":             {[]entry.Note{begin, {Kind: entry.NoteCursor, Body: []byte("x")}, new0}, []Problem{BadRecord}},
 		"two problems": {[]entry.Note{begin, new0, cursors(3, 1, x(4, 10, 20, false)), cursors(5, 1, x(5, 10, 20, false))},
