@@ -31,6 +31,7 @@ type fold struct {
 	seq     uint64
 	taken   int64 // of the newest record that tells
 	cursors map[uint32]*Cursor
+	slots   uint64 // that are known: one more than the greatest
 	snap    foldSnapshot
 	final   bool // the last snapshot is whole
 	behind  bool // cursors were dropped, and have not caught up
@@ -115,6 +116,7 @@ func (f *fold) stream(slot uint32, isNew bool, class, id string, report func(Pro
 	if c == nil {
 		c = &Cursor{Slot: slot}
 		f.cursors[slot] = c
+		f.slots = max(f.slots, uint64(slot)+1)
 		if !isNew && !f.partial() {
 			report(UnknownSlot, fmt.Sprintf("no record says which stream slot %d is", slot))
 		}
@@ -157,6 +159,9 @@ func (f *fold) part(rec *Record, report func(Problem, string)) {
 	switch {
 	case p.First == 0 && p.Snapshot > s.number && (p.Snapshot == s.number+1 || !f.begun && f.suffix):
 		*s = foldSnapshot{number: p.Snapshot, streams: p.Streams, going: true, whole: s.whole}
+		if uint64(p.Streams) < f.slots {
+			report(BadSnapshot, fmt.Sprintf("snapshot %d has %d streams, and %d were known before it", p.Snapshot, p.Streams, f.slots))
+		}
 	case p.Snapshot != s.number || p.First != s.next || p.Streams != s.streams || !s.going:
 		if s.going = false; f.partial() { // its first part is not there
 			s.number = max(s.number, p.Snapshot)
@@ -190,6 +195,7 @@ func (f *fold) compare(in *Cursor, report func(Problem, string)) {
 		}
 		known := *in
 		f.cursors[in.Slot] = &known
+		f.slots = max(f.slots, uint64(in.Slot)+1)
 		return
 	case c.named && (c.Class != in.Class || c.ID != in.ID):
 		report(Renamed, fmt.Sprintf("slot %d is %s %s, and was %s %s", in.Slot, in.Class, in.ID, c.Class, c.ID))
