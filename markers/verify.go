@@ -3,7 +3,9 @@ package markers
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/wal"
 )
@@ -31,6 +33,7 @@ type Summary struct {
 	Cursors   uint64 // cursor records
 	Markers   uint64
 	Gaps      uint64
+	Bad       uint64 // records that cannot be decoded
 	Dropped   uint64 // records that gaps stand for
 	Streams   int
 	Final     bool // the markers were closed
@@ -38,59 +41,85 @@ type Summary struct {
 }
 
 // Any reports whether the run has markers.
-func (s *Summary) Any() bool { return s.Parts+s.Cursors+s.Markers+s.Gaps > 0 }
+func (s *Summary) Any() bool { return s.Parts+s.Cursors+s.Markers+s.Gaps+s.Bad > 0 }
+
+// Verifier finds what is wrong with a run's records. They are handed to it in the order of the log, by Verify or by whoever
+// reads the log anyway. Memory grows with the number of streams only.
+type Verifier struct {
+	f      *fold
+	rec    Record
+	sum    Summary
+	report func(Finding)
+}
+
+// NewVerifier returns a verifier that calls report for each finding, as soon as it is known. suffix: the front of the log is
+// not there any more.
+func NewVerifier(suffix bool, report func(Finding)) *Verifier {
+	return &Verifier{f: newFold(suffix), report: report}
+}
+
+func (v *Verifier) find(p Problem, detail string) {
+	v.sum.Findings++
+	v.report(Finding{Problem: p, After: v.rec.After, Record: v.rec.Seq, Detail: detail})
+}
+
+// Add verifies the next note. Notes that are no records of the markers are passed over.
+func (v *Verifier) Add(n entry.Note) {
+	if !slices.Contains(allKinds, n.Kind) {
+		return
+	}
+	if err := decode(n, &v.rec); err != nil {
+		v.sum.Bad++
+		v.find(BadRecord, err.Error())
+		return
+	}
+	whole := v.f.snap.whole
+	v.f.add(&v.rec, v.find)
+	if v.f.snap.whole != whole {
+		v.sum.Snapshots++
+	}
+	v.sum.count(&v.rec)
+}
+
+// End verifies the end: the markers of a run that was closed were closed before it. It returns what was read.
+func (v *Verifier) End(status manifest.Status, lastSeq uint64) Summary {
+	v.sum.Streams, v.sum.Final = len(v.f.cursors), v.f.final
+	if v.sum.Any() && !v.f.final && status == manifest.Ended {
+		v.rec = Record{After: lastSeq}
+		v.find(NoFinal, "the run has ended, and its last snapshot is not there: what was observed last may be missing")
+	}
+	return v.sum
+}
 
 // Verify reads all records of a run once, and reports what is wrong with them. It takes the log's checksums for granted:
-// an error is what reading the log has met, and comes after everything in front of it was verified. Memory grows with the
-// number of streams only. A run without markers has nothing to report.
+// an error is what reading the log has met, and comes after everything in front of it was verified. A run without markers
+// has nothing to report.
 func Verify(ctx context.Context, src Source, report func(Finding)) (Summary, error) {
-	var sum Summary
-	var rec Record
-	f := newFold(src.FirstSeq() > 1)
-	find := func(p Problem, detail string) {
-		sum.Findings++
-		report(Finding{Problem: p, After: rec.After, Record: rec.Seq, Detail: detail})
-	}
+	v := NewVerifier(src.FirstSeq() > 1, report)
 	for n, err := range src.Notes(wal.NoteOptions{Kinds: allKinds}) {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
-			sum.Streams, sum.Final = len(f.cursors), f.final
-			return sum, err
+			return v.End(manifest.Running, 0), err
 		}
-		if err := decode(n, &rec); err != nil {
-			sum.Parts++ // something is there
-			find(BadRecord, err.Error())
-			continue
-		}
-		whole := f.snap.whole
-		f.add(&rec, find)
-		if f.snap.whole != whole {
-			sum.Snapshots++
-		}
-		sum.count(&rec)
+		v.Add(n)
 	}
-	sum.Streams, sum.Final = len(f.cursors), f.final
-	if sum.Any() && !f.final && src.Status() == manifest.Ended {
-		rec = Record{After: src.LastSeq()}
-		find(NoFinal, "the run has ended, and its last snapshot is not there: what was observed last may be missing")
-	}
-	return sum, nil
+	return v.End(src.Status(), src.LastSeq()), nil
 }
 
 func (s *Summary) count(rec *Record) {
-	switch {
-	case len(rec.Cursors) > 0 && rec.Part.Snapshot == 0:
-		s.Cursors++
-	case rec.Part.Snapshot > 0:
+	switch rec.Kind {
+	case entry.NoteStreams:
 		s.Parts++
-	case rec.Gap.From > 0:
+	case entry.NoteCursor:
+		s.Cursors++
+	case entry.NoteMarker:
+		s.Markers++
+	case entry.NoteGap:
 		s.Gaps++
 		if rec.Gap.To >= rec.Gap.From {
 			s.Dropped += rec.Gap.To - rec.Gap.From + 1
 		}
-	default:
-		s.Markers++
 	}
 }
