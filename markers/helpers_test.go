@@ -26,15 +26,18 @@ func must(t testing.TB, err error) {
 
 // fakeLog is a log in memory, and a source of its notes. Its notes may be taken away, and its room.
 type fakeLog struct {
-	mu     sync.Mutex
-	seq    uint64
-	notes  []entry.Note
-	full   bool // TryNote refuses
-	room   int  // if above 0: so many notes are still taken, then it is full
-	err    error
-	closed bool // Note fails
-	status manifest.Status
-	first  uint64
+	mu      sync.Mutex
+	seq     uint64
+	notes   []entry.Note
+	full    bool // TryNote refuses
+	room    int  // if above 0: so many notes are still taken, then it is full
+	largest int  // if above 0: TryNote refuses larger bodies
+	tries   [entry.NoteGap + 1]int
+	during  func() // called by TryNote
+	err     error
+	closed  bool // Note fails
+	status  manifest.Status
+	first   uint64
 }
 
 func newFake() *fakeLog { return &fakeLog{seq: 1, status: manifest.Ended, first: 1} }
@@ -55,7 +58,11 @@ func (f *fakeLog) Accepted() uint64 {
 func (f *fakeLog) TryNote(kind entry.NoteKind, body []byte) (uint64, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.full {
+	if f.during != nil {
+		f.during()
+	}
+	f.tries[kind]++
+	if f.full || f.largest > 0 && len(body) > f.largest {
 		return 0, false
 	}
 	if f.room > 0 {

@@ -121,6 +121,7 @@ type Markers struct {
 	mu      sync.Mutex // never held while anything waits
 	streams []*Stream  // by slot
 	dirty   []*Stream  // each once: those whose flag dirty is set
+	again   []*Stream  // memory of clean
 	seq     uint64     // of the last record, dropped or not
 	gap     Gap        // not written yet; To 0: none
 	dropped uint64
@@ -279,17 +280,18 @@ func (m *Markers) wrote() {
 	m.snap.since += len(m.buf)
 }
 
-// flush writes the cursors of all streams that have advanced. Those for which there is no room stay dirty, and one record
-// counts as dropped. It is called with mu held.
+// flush writes the cursors of all streams that have advanced by now. Those for which there is no room stay dirty, and one
+// record counts as dropped. It is called with mu held.
 func (m *Markers) flush(put put) {
-	for len(m.dirty) > 0 {
+	for left := len(m.dirty); left > 0; {
 		after := m.log.Accepted()
 		err := m.settle(put)
 		if err == nil {
-			n := m.encodeDirty()
+			n := m.encodeDirty(left)
 			if err = put(entry.NoteCursor, m.buf); err == nil {
+				left -= n
+				m.behind = m.behind && left > 0
 				m.wrote()
-				m.behind = m.behind && n < len(m.dirty)
 				m.clean(n)
 			}
 		}
@@ -300,11 +302,11 @@ func (m *Markers) flush(put put) {
 	}
 }
 
-// encodeDirty makes the record of the first n dirty streams.
-func (m *Markers) encodeDirty() (n int) {
+// encodeDirty makes a record of the first dirty streams, of which left are still to be written, and returns how many it has.
+func (m *Markers) encodeDirty(left int) (n int) {
 	taken := m.o.Now()
 	m.buf = beginCursors(m.buf[:0], m.seq+1, taken)
-	for _, s := range m.dirty {
+	for _, s := range m.dirty[:left] {
 		if len(m.buf) > recordBytes {
 			break
 		}
@@ -314,23 +316,24 @@ func (m *Markers) encodeDirty() (n int) {
 		m.buf = appendCursor(m.buf, &s.next, taken)
 		n++
 	}
-	countCursors(m.buf, n, n == len(m.dirty))
+	countCursors(m.buf, n, n == left)
 	return n
 }
 
-// clean takes the first n streams, which have been recorded, off the list, except those that have advanced meanwhile.
+// clean takes the first n streams, which have been recorded, off the list. Those that have advanced meanwhile go to its end.
 func (m *Markers) clean(n int) {
-	rest := m.dirty[:0]
-	for i, s := range m.dirty {
-		if i < n {
-			s.recorded, s.introduced = s.next, true
-			s.dirty.Store(false)
-			if m.closed.Load() || s.count.Load() == s.recorded.Count || !s.dirty.CompareAndSwap(false, true) {
-				continue // whoever observes it next, or has just done so, puts it on the list
-			}
+	again := m.again[:0]
+	for _, s := range m.dirty[:n] {
+		s.recorded, s.introduced = s.next, true
+		s.dirty.Store(false)
+		if m.closed.Load() || s.count.Load() == s.recorded.Count || !s.dirty.CompareAndSwap(false, true) {
+			continue // whoever observes it next, or has just done so, puts it on the list
 		}
-		rest = append(rest, s)
+		again = append(again, s)
 	}
+	m.again = again
+	rest := append(m.dirty[:0], m.dirty[n:]...)
+	rest = append(rest, again...)
 	clear(m.dirty[len(rest):])
 	m.dirty = rest
 	m.pending.Store(int64(len(rest)))

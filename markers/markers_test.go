@@ -252,7 +252,7 @@ func TestDM29OnlyChosenStreamsAreMarked(t *testing.T) {
 
 func TestTooManyStreamsAreRefusedAndTheirMessagesCounted(t *testing.T) {
 	log := newFake()
-	m := start(t, log, markers.Options{MaxStreams: 1})
+	m := start(t, log, markers.Options{MaxStreams: 1, SnapshotEntries: 16})
 	observe(t, m, "quote", "X", 1)
 	for range 2 {
 		if err := m.Observe("quote", "Y", 1); !errors.Is(err, runlog.ErrInvalid) {
@@ -261,7 +261,14 @@ func TestTooManyStreamsAreRefusedAndTheirMessagesCounted(t *testing.T) {
 	}
 	submit(t, m)
 	wantRecords(t, log, "1@1 snapshot 1, 0 from 0 of 0", "2@1 gap to 3 behind 1: 0 cursors, 0 markers, 2 refused, too many streams", "4@1 cursor 0=quote/X:1[1,1]")
-	if st := m.Stats(); st != (markers.Stats{Streams: 1, Records: 2, Dropped: 2}) {
+	for range 20 {
+		submit(t, m)
+	}
+	must(t, m.Close(ctx))
+	wantSeen(t, log, 2, "0=quote/X:1[1,1]", "loss some")
+	wantSeen(t, log, 22, "0=quote/X:1[1,1]", "loss some") // for good: nothing makes up for them
+	wantClean(t, log)
+	if st := m.Stats(); st != (markers.Stats{Streams: 1, Records: 4, Dropped: 2}) {
 		t.Errorf("%+v", st)
 	}
 }
@@ -371,9 +378,11 @@ func TestASnapshotComesAfterSoManyEntriesOrBytesAndInParts(t *testing.T) {
 			t.Errorf("%s of %d bytes", n.Kind, len(n.Body))
 		}
 	}
-	st, err := markers.Open(log).SeenAt(61)
-	if err != nil || len(st.Cursors) != 1000 || st.Loss != markers.Unknown {
-		t.Errorf("%d cursors, %v, %v", len(st.Cursors), st.Loss, err)
+	for seq := uint64(2); seq <= 61; seq++ { // also between the parts
+		st, err := markers.Open(log).SeenAt(seq)
+		if err != nil || len(st.Cursors) != 1000 || st.Loss == markers.Some {
+			t.Errorf("at %d: %d cursors, %v, %v", seq, len(st.Cursors), st.Loss, err)
+		}
 	}
 	must(t, m.Close(ctx))
 	wantClean(t, log)
@@ -393,6 +402,41 @@ func TestASnapshotComesAfterSoManyEntriesOrBytesAndInParts(t *testing.T) {
 	}
 	if want := size / 4096; snapshots < want || snapshots > want+2 {
 		t.Errorf("%d snapshots in %d bytes", snapshots, size)
+	}
+}
+
+func TestSnapshotsTakeAQuarterOfTheRecordsAtMost(t *testing.T) {
+	log := newFake()
+	m := start(t, log, markers.Options{SnapshotBytes: 4096})
+	for round := range 200 {
+		for i := range 300 {
+			observe(t, m, "quote", fmt.Sprintf("instrument-%04d", i), int64(round))
+		}
+		submit(t, m)
+	}
+	snapshots, all := 0, 0
+	for _, n := range log.notes {
+		if all += len(n.Body); n.Kind == entry.NoteStreams {
+			snapshots += len(n.Body)
+		}
+	}
+	if snapshots < all/10 || snapshots > all/4+10_000 {
+		t.Errorf("%d of %d bytes are snapshots", snapshots, all)
+	}
+}
+
+func TestASnapshotForWhichThereIsNoRoomIsNotTriedEachTime(t *testing.T) {
+	log := newFake()
+	m := start(t, log, markers.Options{SnapshotEntries: 16})
+	log.setFull(true)
+	for range 1000 {
+		submit(t, m)
+	}
+	if n := log.tries[entry.NoteStreams]; n < 10 || n > 20 {
+		t.Errorf("%d tries for 1000 entries", n)
+	}
+	if st := m.Stats(); st.Dropped != 0 {
+		t.Errorf("a snapshot that waits is no loss: %+v", st)
 	}
 }
 

@@ -88,6 +88,57 @@ func TestALargeBoundaryThatIsDroppedInPartShowsAsLoss(t *testing.T) {
 	wantClean(t, log)
 }
 
+// Found by the fault matrix: a gap is small and gets through in front of the entry, the cursors behind it do not.
+func TestAGapInFrontOfAnEntryDoesNotHideThatItsCursorsAreMissing(t *testing.T) {
+	log := newFake()
+	m := start(t, log, markers.Options{SnapshotEntries: 16})
+	for i := range 200 {
+		observe(t, m, "quote", fmt.Sprint(i), 1)
+	}
+	submit(t, m) // 2
+	for i := range 200 {
+		observe(t, m, "quote", fmt.Sprint(i), 2)
+	}
+	log.largest = 100
+	for range 16 {
+		submit(t, m) // up to 18: behind 17 a snapshot is due, and its try lets the gap through
+	}
+	log.largest = 0
+	submit(t, m) // 19
+	last := log.notes[len(log.notes)-1]
+	for _, n := range log.notes {
+		if n.Kind == entry.NoteGap && n.After == 17 {
+			last = n
+		}
+	}
+	if last.Kind != entry.NoteGap {
+		t.Fatal("no gap stands in front of 18")
+	}
+	must(t, m.Close(ctx))
+	for seq := uint64(2); seq <= 19; seq++ {
+		want := "loss some"
+		if seq == 2 || seq == 19 {
+			want = "loss none"
+		}
+		if got := seen(t, log, seq); got[len(got)-1] != want || len(got) != 201 {
+			t.Errorf("at %d: %d streams, %s", seq, len(got)-1, got[len(got)-1])
+		}
+	}
+	wantClean(t, log)
+}
+
+func TestWhatIsObservedWhileARecordIsWrittenIsInTheNext(t *testing.T) {
+	log := newFake()
+	m := start(t, log, none)
+	s, err := m.Stream("quote", "X")
+	must(t, err)
+	s.Observe(1)
+	log.during = func() { log.during = nil; s.Observe(2) }
+	submit(t, m)
+	submit(t, m)
+	wantRecords(t, log, "1@1 snapshot 1, 0 from 0 of 0", "2@1 cursor 0=quote/X:1[1,1]", "3@2 cursor 0=quote/X:2[1,2]")
+}
+
 func TestErrorsAreNotHidden(t *testing.T) {
 	log := newFake()
 	m := start(t, log, none)
