@@ -160,7 +160,8 @@ func TestCloseWaitsForRoomNoLongerThanItsContext(t *testing.T) {
 		}
 		release()
 		must(t, run.Close(ctx))
-		if list, sum := verified(t, reader(t, mem, run.Dir())); len(list) != 1 || list[0] != markers.NoFinal || sum.Final {
+		list, sum := verified(t, reader(t, mem, run.Dir()))
+		if len(list) > 0 && list[0] != markers.NoFinal || sum.Final != (len(list) == 0) { // the last record may still have got through
 			t.Errorf("%v, %+v", list, sum)
 		}
 	})

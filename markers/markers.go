@@ -152,7 +152,7 @@ type snapshot struct {
 
 const (
 	partsAtOnce = 4  // parts of a snapshot that one call writes
-	restFor     = 64 // calls of snapshotParts
+	restFor     = 64 // calls of snapshotParts, after one for which there was no room
 )
 
 // New starts the markers of a run: it writes the first record, and waits for room for it if there is none.
@@ -234,7 +234,7 @@ func (m *Markers) try(kind entry.NoteKind, body []byte) error {
 
 var errDropped = errors.New("no room for a record")
 
-// put writes a record, and in front of it the gap, if there is one.
+// put hands a record to the log: it is try, or, at the end, waits for room.
 type put func(kind entry.NoteKind, body []byte) error
 
 // settle writes the open gap. Nothing else is written before it. It is called with mu held.
