@@ -41,5 +41,7 @@ var All = []Mutant{
 	{"any-index", "an index need not belong to its segment", "shuffle"},
 	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
+	{"marker-drop-untold", "a marker record that is dropped leaves no gap", "markers"},
+	{"marker-snapshot-early", "a snapshot of streams lacks those that came before its first part", "markers"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
 }
