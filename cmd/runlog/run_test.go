@@ -124,7 +124,7 @@ func crashed(t testing.TB, n int) (base, dir string) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(50 * time.Millisecond)
+	awaitMark(t, r.Dir(), r.Accepted())
 	base = t.TempDir()
 	dir = filepath.Join(base, "demo", r.ID())
 	if err := os.CopyFS(dir, os.DirFS(r.Dir())); err != nil {
@@ -134,6 +134,38 @@ func crashed(t testing.TB, n int) (base, dir string) {
 		t.Fatal(err)
 	}
 	return base, dir
+}
+
+// awaitMark waits until a sync mark proves the last entry.
+func awaitMark(t testing.TB, dir string, last uint64) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+		proven := uint64(0)
+		names, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				continue // a spare that has just got its name
+			}
+			if h, err := segment.ReadHeader(bytes.NewReader(b), name); err == nil {
+				segment.FindCommits(b, h.Salt, 0, func(c segment.Commit) bool {
+					if c.Flags&segment.FlagMark != 0 {
+						proven = max(proven, c.LastSeq)
+					}
+					return true
+				})
+			}
+		}
+		if proven == last {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("seq %d is proven, not %d", proven, last)
+		}
+	}
 }
 
 func flip(t testing.TB, path string, at int64) {
