@@ -2,8 +2,10 @@
 // has left it.
 //
 // It reads every frame once, recomputes every checksum and digest, and compares all derived files with what the
-// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no lock, works on read-only media and copies, and beside a writer, whose incomplete
-// tail is no finding. Memory depends on the largest segment's keys, not on the run.
+// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no
+// lock, works on read-only media and copies, and beside a writer, whose incomplete tail is no finding. Memory depends
+// on the largest segment's keys, not on the run. What the bodies of notes say is for those to judge who know their
+// kinds: see Options.OnNote.
 //
 // What is wrong with the data is a Finding; that something could not be checked (no such folder, no permission, a
 // newer version) is an error.
