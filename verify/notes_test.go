@@ -240,3 +240,26 @@ func TestADamagedEntryTakesNoNoteWithIt(t *testing.T) {
 		}
 	}
 }
+
+// A finding is told when it is known: that of the first segment before the last one is read.
+func TestFindingsComeAsTheyAreFound(t *testing.T) {
+	mem, notes := noted(t, 100, true)
+	file := notedDir + "/" + segment.FileName(1)
+	raw, err := vfs.ReadFile(mem, file, 1<<30)
+	must(t, err)
+	flipMem(t, mem, file, int64(strings.Index(string(raw), string(notes[0].Body))))
+	var read, whole int64
+	at := int64(-1)
+	rep, err := verify.Run(ctx, mem, notedDir, verify.Options{
+		OnProgress: func(done, total int64) { read, whole = done, total },
+		OnFinding: func(f verify.Finding) {
+			if at < 0 {
+				at = read
+			}
+		},
+	})
+	must(t, err)
+	if rep.Segments < 3 || at < 0 || at > whole/2 {
+		t.Errorf("%d segments; the first finding came after %d of %d bytes", rep.Segments, at, whole)
+	}
+}
