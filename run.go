@@ -78,6 +78,9 @@ func Open(ctx context.Context, o Options) (*Run, error) {
 
 func boot(ctx context.Context, o Options) (*Run, error) {
 	base := filepath.Join(o.Dir, o.Instance)
+	if err := o.checkContinue(base); err != nil { // before anything is changed
+		return nil, err
+	}
 	if err := o.FS.MkdirAll(base); err != nil {
 		return nil, fmt.Errorf("runlog: option Dir: %w", err)
 	}
@@ -283,27 +286,20 @@ func (r *Run) Tail(ctx context.Context, o TailOptions) iter.Seq2[View, error] {
 func (r *Run) Predecessors() []Predecessor { return append([]Predecessor(nil), r.predecessors...) }
 
 // Parents returns readers of the runs whose state this one continues: its parent first, then the parent's parent, and
-// so on. To rebuild the engine's state, replay them from the last to the first. They are closed with the Run.
+// so on. To rebuild the engine's state, replay them from the last to the first. They are closed with the Run. A *ParentError
+// says which run of the chain is gone or cannot be used; OpenParents opens those in front of it.
 func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loaded {
 		return r.parents, nil
 	}
-	base := filepath.Join(r.o.Dir, r.o.Instance)
-	seen := map[string]bool{r.id: true}
-	var chain []*Reader
-	for id := r.Manifest().Parent; id != "" && !seen[id]; {
-		seen[id] = true
-		p, err := wal.OpenReader(r.o.FS, filepath.Join(base, id))
-		if err != nil {
-			for _, p := range chain {
-				_ = p.Close()
-			}
-			return nil, fmt.Errorf("runlog: parent run %s: %w", id, err)
+	chain, err := openParents(r.o.FS, filepath.Join(r.o.Dir, r.o.Instance), r.Manifest().Identity)
+	if err != nil {
+		for _, p := range chain {
+			_ = p.Close()
 		}
-		chain = append(chain, p)
-		id = p.Manifest().Parent
+		return nil, err
 	}
 	r.parents, r.loaded = chain, true
 	return r.parents, nil

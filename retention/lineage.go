@@ -25,7 +25,7 @@ func (pl *planner) keep(removable []bool) *lineage {
 	}
 	for again := true; again; {
 		pl.ancestors(l, wanted)
-		again = pl.consumers(l, wanted)
+		again = pl.decider(l, wanted)
 	}
 	return l
 }
@@ -60,51 +60,44 @@ func (pl *planner) ancestors(l *lineage, wanted []bool) {
 	}
 }
 
-// consumers makes sure that no run that stays seems not to have been continued, because those that have are gone: the
-// engine's next start would continue it. It reports whether another run has to stay for that.
-func (pl *planner) consumers(l *lineage, wanted []bool) (more bool) {
-	newest := map[int]int{} // by parent
-	safe := map[int]bool{}
-	for i := range pl.runs {
-		if p, ok := pl.byID[pl.runs[i].Parent]; ok && pl.runs[i].consumes() {
-			newest[p] = i
-			safe[p] = safe[p] || l.kept[i]
-		}
-	}
-	for p, i := range newest {
-		if l.kept[p] && !safe[p] && pl.runs[p].continuable() {
-			wanted[i], more = true, true
-			l.why[i] = fmt.Sprintf("without it the engine's next start could continue run %s once more", pl.runs[p].ID)
-		}
-	}
-	return more
-}
-
-// consumes reports whether the run has taken its parent's place for good: docs/decisions, parent and consumed. One that is
-// not sealed, and that another process may still lose, has not.
-func (r *Run) consumes() bool {
-	if r.Err != nil || r.Status == manifest.Quarantined || !r.Status.Sealed() && !r.Own {
+// decider makes sure that the engine's next start finds the run by which it decides, as long as there is an older one that it
+// would continue instead. It reports whether that has to stay which could have gone otherwise.
+func (pl *planner) decider(l *lineage, wanted []bool) (more bool) {
+	d := pl.newestDecider()
+	if d < 0 || l.kept[d] {
 		return false
 	}
-	return r.Status == manifest.Ended || r.Durable > 1 // seq 1 is RunStarted
-}
-
-// continuable reports whether the run could be an engine's parent, if none has consumed it.
-func (r *Run) continuable() bool {
-	return r.Err == nil && r.Status == manifest.CrashedRecovered && r.LastSeq > 1 && r.Origin == manifest.OriginEngine
-}
-
-// head is the run that the engine's next start continues: the newest that could be continued and was not. -1: none.
-func (pl *planner) head() int {
-	consumed := map[string]bool{}
-	for i := len(pl.runs) - 1; i >= 0; i-- {
-		r := &pl.runs[i]
-		if r.consumes() {
-			consumed[r.Parent] = true
+	for i := range pl.runs[:d] {
+		if l.kept[i] && pl.runs[i].decides() && pl.runs[i].Status == manifest.CrashedRecovered {
+			wanted[d] = true
+			l.why[d] = fmt.Sprintf("without it the engine's next start could continue run %s", pl.runs[i].ID)
+			return true
 		}
-		if r.continuable() && !consumed[r.ID] {
+	}
+	return false
+}
+
+// decides reports whether a sealed run, if it is the newest that does, decides what the engine's next start continues:
+// docs/decisions, the newest run decides.
+func (r *Run) decides() bool {
+	return r.Err == nil && r.Origin == manifest.OriginEngine && (r.Status == manifest.Ended || r.Status == manifest.CrashedRecovered && r.LastSeq > 1)
+}
+
+// newestDecider is the newest sealed run that decides; -1: none.
+func (pl *planner) newestDecider() int {
+	for i := len(pl.runs) - 1; i >= 0; i-- {
+		if pl.runs[i].decides() {
 			return i
 		}
 	}
 	return -1
+}
+
+// head is the run by which the engine's next start decides what to continue; -1 if there is none, or if it is the caller's own
+// run, which holds state, so that no older one matters.
+func (pl *planner) head() int {
+	if n := len(pl.runs); n > 0 && pl.runs[n-1].Own && pl.runs[n-1].Err == nil && pl.runs[n-1].Durable > 1 { // seq 1 is RunStarted
+		return -1
+	}
+	return pl.newestDecider()
 }

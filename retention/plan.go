@@ -133,7 +133,7 @@ func (pl *planner) rules() []string {
 		case i == len(pl.runs)-1:
 			why[i] = "it is the newest: the ids of later runs must go on from it"
 		case i == head:
-			why[i] = "the engine's next start continues it"
+			why[i] = "the engine's next start decides by it what to continue"
 		case pl.counted[i]:
 			why[i] = fmt.Sprintf("it is one of the newest %d", pl.p.KeepLast)
 		case pl.p.Anchored && pl.second.run < 0:

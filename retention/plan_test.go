@@ -213,20 +213,23 @@ func TestParentsStayWhileARunThatStaysNeedsThem(t *testing.T) {
 	expect(t, "1 2:1-5", bounded(0), evidence...)
 }
 
-func TestNoRunSeemsNotToHaveBeenContinuedAfterwards(t *testing.T) {
-	// Run 1 holds the only restore points, run 2 has continued it and ended well. Without run 2, the next start would
-	// continue run 1 once more.
-	expect(t, "1:1-1 3", bounded(0), sealed(1, 10, 50), childOf(1, ended(sealed(2))), ended(sealed(3)), ended(sealed(4)))
-	expect(t, "1:1-1 3", Policy{Before: 4000}, sealed(1, 10, 50), childOf(1, ended(sealed(2))), ended(sealed(3)), ended(sealed(4)))
+func TestTheRunByWhichTheNextStartDecidesStays(t *testing.T) {
+	// Run 2 has continued run 1 and ended well, and so nothing is to be continued. Without it, the next start would continue
+	// run 1 once more.
+	expect(t, "1:1-1", bounded(0), sealed(1, 10, 50), childOf(1, ended(sealed(2))), quarantined(sealed(3)))
+	expect(t, "1:1-1 2", bounded(0), sealed(1, 10, 50), childOf(1, ended(sealed(2))), ended(sealed(3)), quarantined(sealed(4)))
+	empty := with(sealed(3), func(r *Run) { r.LastSeq, r.Durable = 1, 1 })
+	expect(t, "1 2:1-1", bounded(0), ended(sealed(1, 50)), sealed(2, 10, 50), empty)
+	expect(t, "1 3", bounded(0), sealed(1), ended(sealed(2, 50)), empty, quarantined(sealed(4)))
 }
 
-func TestTheRunThatTheNextStartContinuesStays(t *testing.T) {
-	runs := []Run{sealed(1), ended(sealed(2, 10, 20, 50)), ended(sealed(3, 50))} // run 1 was never continued
-	expect(t, "2", bounded(0), runs...)
-	runs = append(runs, own(childOf(1, sealed(4, 10, 20))))
-	expect(t, "1 2 3 4:1-1", bounded(0), runs...)
-	runs[3].Durable, runs[3].RestorePoints = 1, nil // it holds nothing yet, and could be lost without having been
-	expect(t, "2", bounded(0), runs...)
+func TestBesideTheOwnRunOlderOnesGoTogetherOrTheOneThatDecidesStays(t *testing.T) {
+	runs := []Run{sealed(1, 10, 50), childOf(1, ended(sealed(2))), own(sealed(3, 20, 50))}
+	expect(t, "1 2 3:1-2", bounded(0), runs...)
+	runs[2].RestorePoints = runs[2].RestorePoints[:0] // then run 1 has the last ones
+	expect(t, "1:1-1", bounded(0), runs...)           // and run 2 says that it is done with, should run 3 be lost
+	runs[2].Durable = 1
+	expect(t, "1:1-1", bounded(0), runs...)
 }
 
 func TestAgeDecidesOnWholeRunsAndOnSegmentsThatARestorePointCovers(t *testing.T) {
@@ -372,14 +375,17 @@ func promises(plan *Plan, p Policy, runs []Run) error {
 	if newest != nil && !usable(newest, newestSeq) || newest == nil && plan.Removals() > 0 {
 		return errors.New("the newest restore point is lost")
 	}
-	pl := newPlanner(p, runs)
-	before, after := pl.head(), -1
-	rest := newPlanner(p, slices.DeleteFunc(slices.Clone(pl.runs), func(r Run) bool {
-		_, stays := begins[r.ID]
-		return !stays
-	}))
-	if after = rest.head(); (before < 0) != (after < 0) || before >= 0 && pl.runs[before].ID != rest.runs[after].ID {
-		return fmt.Errorf("the next start continues another run")
+	var rest []Run
+	for _, r := range runs {
+		if _, stays := begins[r.ID]; stays {
+			rest = append(rest, r)
+		}
+	}
+	for _, lost := range []bool{false, true} { // the own run may turn out to be damaged
+		was, is := nextParent(runs, lost), nextParent(rest, lost)
+		if was != is && (!lost || is != "") {
+			return fmt.Errorf("own run lost %v: the next start continues %q, and would have continued %q", lost, is, was)
+		}
 	}
 	for run := range begins { // each can be restored, with or without its newest restore point
 		if reason := reasonOf(plan, run); strings.Contains(reason, "continues it, and needs it") {
@@ -392,6 +398,25 @@ func promises(plan *Plan, p Policy, runs []Run) error {
 		}
 	}
 	return nil
+}
+
+// nextParent is what boot makes of these runs when the own one has crashed: the newest that decides is the parent, unless it
+// has ended. An undecided one stops the boot, so whatever is behind it must stay the same.
+func nextParent(runs []Run, ownLost bool) string {
+	runs = slices.Clone(runs)
+	slices.SortFunc(runs, func(a, b Run) int { return strings.Compare(b.ID, a.ID) })
+	for _, r := range runs {
+		switch {
+		case r.Err != nil || r.Status == manifest.Quarantined || r.Own && (ownLost || r.Durable < 2):
+		case r.Own:
+			return r.ID
+		case r.Status == manifest.Ended:
+			return ""
+		case r.Status == manifest.CrashedRecovered && r.LastSeq > 1:
+			return r.ID
+		}
+	}
+	return ""
 }
 
 func reasonOf(plan *Plan, run string) (reason string) {

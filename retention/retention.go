@@ -10,10 +10,10 @@
 //   - runs that are quarantined, not sealed, imported, or that could not be read; a folder that holds more than a run;
 //   - everything, while no restore point is known to be good: its blob was verified, and what it covers is durable;
 //   - the run of the newest good restore point, from that point on;
-//   - the newest run, since ids go on from it, and the one that the engine's next start would continue;
+//   - the newest run, since ids go on from it, and the one by which the engine's next start decides what to continue;
 //   - whatever a run that stays needs for its restore, even if the newest restore point that it could use were lost: its
 //     ancestors back to the second newest good restore point, or all of them if there are fewer than two;
-//   - runs whose removal would let a later start continue a run once more that has been continued already.
+//   - a run without which a later start could continue an older one that stays, though it was done with.
 //
 // Segments go from the front of a run only, and only those in front of the one that holds the last seq which the
 // oldest needed restore point covers: the restore point itself stands behind that seq.

@@ -60,6 +60,7 @@ type stats struct {
 	lastPublish            int64
 	published              bool
 	topic, typ             string // of the last entry
+	notes                  [entry.NoteGap + 1]uint64
 }
 
 func (s *stats) add(tsInit, tsPublish int64) {
@@ -297,6 +298,11 @@ func (s *seg) checkStart() {
 func (s *seg) finish(sum [32]byte) error {
 	v, c := s.v, &s.v.c
 	v.rep.Entries += s.stats.entries
+	for kind, n := range s.stats.notes {
+		if n > 0 {
+			v.rep.ByKind[entry.NoteKind(kind)] += n
+		}
+	}
 	if s.sealed {
 		v.lastSealed = s.number
 		s.checkFooter(sum)

@@ -2,8 +2,10 @@
 // has left it.
 //
 // It reads every frame once, recomputes every checksum and digest, and compares all derived files with what the
-// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no lock, works on read-only media and copies, and beside a writer, whose incomplete
-// tail is no finding. Memory depends on the largest segment's keys, not on the run.
+// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no
+// lock, works on read-only media and copies, and beside a writer, whose incomplete tail is no finding. Memory depends
+// on the largest segment's keys, not on the run. What the bodies of notes say is for those to judge who know their
+// kinds: see Options.OnNote.
 //
 // What is wrong with the data is a Finding; that something could not be checked (no such folder, no permission, a
 // newer version) is an error.
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/runlog-io/runlog/entry"
@@ -34,6 +37,7 @@ const (
 	KindMissing    Kind = "missing"    // a segment that should be there is not
 	KindHeader     Kind = "header"     // a segment's header
 	KindFrame      Kind = "frame"      // an entry or another frame
+	KindNote       Kind = "note"       // a note: damaged, or its body is not what its kind must say
 	KindCommit     Kind = "commit"     // a commit, or the chain of commits
 	KindFooter     Kind = "footer"     // a segment's footer, or bytes behind it
 	KindDigest     Kind = "digest"     // SHA-256 over a segment's content, or the chain of these
@@ -76,6 +80,24 @@ type Options struct {
 	// commit that it belongs to is lost. Bytes that were never acknowledged are not among them. The view is valid during
 	// the call. An error ends the check and is returned. nil: not.
 	OnEntry func(*entry.View) error
+
+	// OnNote gets every note that can be read, in the order of the log and between the entries that OnEntry gets. What a note's
+	// body says is judged here, by whoever knows its kind: Note.Bad files a finding. The note is valid during the call. An
+	// error ends the check and is returned. nil: not.
+	OnNote func(*Note) error
+}
+
+// Note is a note that is being checked. Behind damage After may be less than it was, if the entries before the note are lost.
+type Note struct {
+	entry.Note
+	Path   string
+	Offset int64
+	v      *verifier
+}
+
+// Bad files a finding about the note.
+func (n *Note) Bad(detail string) {
+	n.v.find(KindNote, n.Path, n.Offset, 0, 0, n.Kind.String()+" behind seq "+strconv.FormatUint(n.After, 10)+": "+detail)
 }
 
 // maxFindings bounds the findings that a Report keeps; the callback gets all.
@@ -86,8 +108,9 @@ type Report struct {
 	Dir      string
 	Run      string // run id; "" if nothing tells it
 	Status   manifest.Status
-	FirstSeq uint64 // first seq of the run: above 1 once retention has removed what was in front
-	Entries  uint64 // that were verified
+	FirstSeq uint64                    // first seq of the run: above 1 once retention has removed what was in front
+	Entries  uint64                    // that were verified
+	ByKind   map[entry.NoteKind]uint64 // notes that were verified; kinds that the run has none of are not in it
 	Segments int
 	LastSeq  uint64
 	Bytes    int64     // of segments
@@ -164,7 +187,7 @@ type carry struct {
 
 // Run checks the run in dir. The error says what could not be checked; the report holds what was found nevertheless.
 func Run(ctx context.Context, fsys vfs.FS, dir string, o Options) (Report, error) {
-	v := &verifier{ctx: ctx, fsys: fsys, dir: dir, o: o, rep: Report{Dir: dir}}
+	v := &verifier{ctx: ctx, fsys: fsys, dir: dir, o: o, rep: Report{Dir: dir, ByKind: map[entry.NoteKind]uint64{}}}
 	v.c.allGood, v.c.shaKnown, v.c.known, v.c.valueKnown, v.c.named = true, true, true, true, true
 	if err := v.run(); err != nil {
 		v.errs = append(v.errs, err)

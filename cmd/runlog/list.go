@@ -14,6 +14,7 @@ import (
 	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
 )
 
 // listed is a run in ls --json.
@@ -30,6 +31,7 @@ type listed struct {
 	Parent   string        `json:"parent,omitempty"`
 	Origin   string        `json:"origin,omitempty"`
 	Build    string        `json:"build,omitempty"`
+	Reason   string        `json:"quarantine,omitempty"`
 	Error    string        `json:"error,omitempty"`
 }
 
@@ -56,9 +58,19 @@ not sealed is Live while a process holds its instance, else Crashed: the engine'
 			}
 			if !a.json {
 				t.print(a.out)
+				a.quarantined(runs)
 			}
 			return failed
 		},
+	}
+}
+
+// quarantined says why runs are.
+func (a *app) quarantined(runs []runlog.RunInfo) {
+	for i := range runs {
+		if in := &runs[i]; in.Status == runlog.Quarantined {
+			a.out.line("%s", printable(fmt.Sprintf("quarantined: %s: %s", in.Dir, in.Quarantine), -1))
+		}
 	}
 }
 
@@ -77,7 +89,7 @@ func (a *app) listOne(in *runlog.RunInfo, t *table) (err error) {
 	}
 	l := listed{
 		Dir: in.Dir, Instance: in.Instance, Run: in.Run, Status: status, Live: in.Live, Started: m.Started, Ended: m.Ended, LastSeq: m.LastSeq,
-		Parent: m.Parent, Origin: m.Origin, Build: m.Build, FirstSeq: m.Floor,
+		Parent: m.Parent, Origin: m.Origin, Build: m.Build, Reason: in.Quarantine, FirstSeq: m.Floor,
 	}
 	if err != nil {
 		l.Error = err.Error()
@@ -126,9 +138,13 @@ type infoJSON struct {
 	Kinds     []string        `json:"kinds"`
 	Manifest  runlog.Manifest `json:"manifest"`
 	Segments  []segmentInfo   `json:"segments"`
+	Why       *quarantineJSON `json:"quarantine,omitempty"`
 	Damage    string          `json:"damage,omitempty"`
 	Warnings  []string        `json:"warnings"`
 }
+
+// quarantineJSON is the verdict that a quarantine file holds; empty if that is damaged.
+type quarantineJSON manifest.Quarantine
 
 func (a *app) infoCmd() *cobra.Command {
 	return &cobra.Command{
@@ -160,6 +176,10 @@ func (a *app) info(r *runlog.Reader) error {
 	}
 	for _, w := range r.Warnings() {
 		in.Warnings = append(in.Warnings, w.Error())
+	}
+	if q, quarantined, _ := manifest.ReadQuarantine(vfs.OS, r.Dir()); quarantined {
+		why := quarantineJSON(q)
+		in.Why = &why
 	}
 	damage := r.Damage()
 	if damage != nil {
@@ -222,6 +242,9 @@ func (a *app) printInfo(in *infoJSON) {
 	field("digest", m.Digest)
 	if h := m.Halt; h != nil {
 		field("halted", fmt.Sprintf("%s: %s (accepted %d, durable %d)", h.Reason, h.Message, h.Accepted, h.Durable))
+	}
+	if q := in.Why; q != nil && q.Reason != "" {
+		field("quarantined", formatTime(q.Time)+": "+q.Reason)
 	}
 	for _, s := range m.Skipped {
 		field("skipped parent", s.Run+": "+s.Reason)

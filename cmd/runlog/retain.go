@@ -32,8 +32,8 @@ func (a *app) retainCmd() *cobra.Command {
 removed without --apply, and without a rule everything stays. Something goes only if every rule that is given lets it.
 
 Whatever the rules, these stay: runs that are quarantined, not sealed, imported, or that cannot be read; everything, while no restore point
-is known to be good; the newest good restore point and what it needs; the newest run, the run that the engine's next start would continue, and
-whatever these or other runs that stay need for their restore, even if their newest restore point were lost.
+is known to be good; the newest good restore point and what it needs; the newest run, the run by which the engine's next start decides what to
+continue, and whatever these or other runs that stay need for their restore, even if their newest restore point were lost.
 
 --apply takes the instance's lock and plans under it: while an engine holds the instance, retention is the engine's own business. Removed is
 removed: copy first what has to be kept longer.

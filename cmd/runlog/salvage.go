@@ -51,7 +51,8 @@ type salvagedJSON struct {
 	Entries  uint64        `json:"entries"` // that were copied
 	Lost     uint64        `json:"lost"`    // entries
 	Ranges   int           `json:"lost_ranges"`
-	LastSeq  uint64        `json:"last_seq"` // of the source, as far as it is known
+	Notes    uint64        `json:"note_count"` // that were copied
+	LastSeq  uint64        `json:"last_seq"`   // of the source, as far as it is known
 	Findings int           `json:"findings"`
 	Report   string        `json:"report"`
 }
@@ -60,7 +61,7 @@ func (a *app) salvageCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "salvage RUN OUT", Short: "Copy what can still be read of a damaged run into a new one",
 		Long: `salvage reads a run as verify does, and copies every entry whose own checksum is right, before, between and behind damage, into a new run
-under the base folder OUT, which must not exist. Keys, ids and both times are kept, and so is every seq: for each entry that is lost, one with
+under the base folder OUT, which must not exist; and with them every note. Keys, ids and both times are kept, and so is every seq: for each entry that is lost, one with
 topic runlog.salvage and type Lost stands in its place. Who the run was is kept in the new run's manifest, with labels that tell where it comes
 from. The source is never changed.
 
@@ -112,6 +113,8 @@ type salvage struct {
 	copied   uint64
 	lastSeq  uint64 // of the source
 	finds    []verify.Finding
+	notes    uint64
+	waiting  []entry.Note // behind entries that are lost, and for which nothing stands yet
 }
 
 func (a *app) salvage(src, out string) (err error) {
@@ -196,6 +199,7 @@ func (s *salvage) copy(a *app, src string) (verify.Report, error) {
 			})
 		},
 		OnEntry: func(v *runlog.View) error { return s.entry(v) },
+		OnNote:  func(n *verify.Note) error { return s.note(n) },
 	})
 	if cause := a.ctx.Err(); cause != nil {
 		return rep, fmt.Errorf("interrupted: %w", cause)
@@ -233,7 +237,34 @@ func (s *salvage) entry(v *runlog.View) error {
 	return err
 }
 
+// note copies one note, behind the entry that it stands behind.
+func (s *salvage) note(n *verify.Note) error {
+	if n.After >= s.next {
+		w := n.Note
+		w.Body = slices.Clone(w.Body)
+		s.waiting = append(s.waiting, w)
+		return nil
+	}
+	s.notes++
+	return s.im.Note(n.Kind, n.Body)
+}
+
+// placeNotes copies the notes that stand in front of the entry which is next.
+func (s *salvage) placeNotes() error {
+	for len(s.waiting) > 0 && s.waiting[0].After < s.next {
+		if err := s.im.Note(s.waiting[0].Kind, s.waiting[0].Body); err != nil {
+			return err
+		}
+		s.notes++
+		s.waiting = s.waiting[1:]
+	}
+	return nil
+}
+
 func (s *salvage) add(d runlog.Draft) error {
+	if err := s.placeNotes(); err != nil {
+		return err
+	}
 	for i, k := range d.Keys {
 		if k.Kind == "" {
 			d.Keys[i].Kind, k.Kind = "unnamed", "unnamed"
@@ -307,7 +338,13 @@ func (s *salvage) tail(rep *verify.Report, m *runlog.Manifest) error {
 	if m.Status == runlog.Ended && m.LastSeq == last {
 		last-- // RunEnded, lost or not
 	}
-	return s.fill(last, 0, false)
+	if err := s.fill(last, 0, false); err != nil {
+		return err
+	}
+	for i := range s.waiting { // behind what is the new run's own RunEnded
+		s.waiting[i].After = min(s.waiting[i].After, s.next-1)
+	}
+	return s.placeNotes()
 }
 
 // finishSalvage seals the new run, writes the report and says what was lost.
@@ -315,7 +352,7 @@ func (a *app) finishSalvage(s *salvage, rep *verify.Report, src, out string) err
 	s.explain()
 	sum := salvagedJSON{
 		Record: "salvaged", Source: src, Run: rep.Run, Status: rep.Status, Entries: s.copied, Ranges: len(s.lost), LastSeq: s.lastSeq,
-		Findings: rep.Count, Report: filepath.Join(out, reportName),
+		Notes: s.notes, Findings: rep.Count, Report: filepath.Join(out, reportName),
 	}
 	for _, l := range s.lost {
 		sum.Lost += l.LastSeq - l.FirstSeq + 1
@@ -349,7 +386,7 @@ func (a *app) finishSalvage(s *salvage, rep *verify.Report, src, out string) err
 		}
 		a.out.line("%s", printable(strings.TrimPrefix(fmt.Sprintf("lost: %s: %s: %s", where, seqs, l.Detail), "lost: : "), -1))
 	}
-	a.out.line("%s: %s copied, %s lost in %s; %s in %s", src, number(sum.Entries, "entry", "entries"), count(sum.Lost),
+	a.out.line("%s: %s copied, %s lost in %s; %s in %s", src, number(sum.Entries, "entry", "entries")+andNotes(sum.Notes), count(sum.Lost),
 		number(sum.Ranges, "range", "ranges"), number(sum.Findings, "finding", "findings"), sum.Report)
 	a.out.line("%s", dir)
 	return nil

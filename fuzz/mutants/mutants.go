@@ -41,6 +41,8 @@ var All = []Mutant{
 	{"any-index", "an index need not belong to its segment", "shuffle"},
 	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
+	{"marker-drop-untold", "a marker record that is dropped leaves no gap", "markers"},
+	{"marker-snapshot-early", "a snapshot of streams lacks those that came before its first part", "markers"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
 	{"unlink-before-floor", "retention removes segments before the manifest says so", "retention"},
 	{"floor-in-one-copy", "the manifest's previous copy does not know of the floor", "retention"},

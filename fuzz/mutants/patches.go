@@ -17,8 +17,10 @@ var patches = []patch{
 	if err != nil {
 		l.ioFault = true`},
 	{"wal/log.go", `	l.synced = l.active.chain
+	l.active.durableEnd.Store(l.active.end.Load())
 	l.durable.publish(l.active.chain.Seq)
 	return nil`, `	l.synced = l.active.chain
+	l.active.durableEnd.Store(l.active.end.Load())
 	if mutant.On("ack-one-too-many") {
 		l.durable.publish(l.active.chain.Seq + 1)
 		return nil
@@ -151,4 +153,13 @@ var patches = []patch{
 		return removeFolder(fsys, aside)
 	}
 	if err := fsys.SyncDir(filepath.Clean(base)); err != nil {`},
+	{"markers/markers.go", `	m.seq++
+	m.dropped++
+`, `	if mutant.On("marker-drop-untold") {
+		return
+	}
+	m.seq++
+	m.dropped++
+`},
+	{"markers/markers.go", `	if !s.going || s.bytes == 0 {`, `	if !s.going || s.bytes == 0 && !mutant.On("marker-snapshot-early") {`},
 }
