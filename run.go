@@ -34,6 +34,8 @@ type Run struct {
 	parents []*Reader // opened when first asked for
 	loaded  bool
 	cleanup sync.Once
+
+	anchors, hashes recorded // see Anchor, StateHash
 }
 
 // Open starts a run: it locks the instance (ErrLocked names the holder), recovers or quarantines runs whose process
