@@ -389,13 +389,13 @@ func TestAStateHashTakesNoAllocation(t *testing.T) {
 	must(t, err)
 	hash := make([]byte, anchor.MaxHash)
 	for range 4 { // until both arenas have grown
-		for range 600 {
+		for range 200 {
 			must(t, r.StateHash(1, hash))
 		}
 		_, err := d.Step()
 		must(t, err)
 	}
-	if n := testing.AllocsPerRun(200, func() { _ = r.StateHash(1, hash) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { _ = r.StateHash(1, hash) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	must(t, r.Err())
