@@ -499,7 +499,7 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		fields string
 	}{
 		"ls":      {do(t, "ls", base, "--json"), "dir instance run status live started ended last_seq origin"},
-		"info":    {do(t, "info", dir, "--json"), "dir state status live entries last_seq durable_seq bytes torn_bytes kinds manifest segments warnings"},
+		"info":    {do(t, "info", dir, "--json"), "dir state status live entries last_seq durable_seq bytes torn_bytes kinds anchors manifest segments warnings"},
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},
 		"history": {do(t, "history", dir, "zebra=z1", "--json"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
