@@ -41,5 +41,8 @@ var All = []Mutant{
 	{"any-index", "an index need not belong to its segment", "shuffle"},
 	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
+	{"blob-unsynced", "a snapshot is renamed before it is synced", "anchor"},
+	{"blob-name-unsynced", "a snapshot's name is not synced", "anchor"},
+	{"anchor-first", "an anchor is recorded before its snapshot is stored", "anchor"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
 }
