@@ -123,6 +123,27 @@ func TestALostOrAlteredBlobFallsBackToTheAnchorBefore(t *testing.T) {
 	}
 }
 
+// LC24: an engine that refuses to start without a snapshot gives up its run, and the next start finds the same chain.
+func TestTheRefusedReplayLeavesTheParentToTheNextStart(t *testing.T) {
+	w := newWorld(t)
+	w.pay(4)
+	a := w.anchor()
+	w.kill()
+	must(t, w.store.Delete(t.Context(), a.Ref))
+	for range 3 {
+		_, _, err := w.restore(replay.Options{RequireAnchor: true})
+		wantIs(t, err, replay.ErrNoAnchor)
+		must(t, w.run.Abandon(t.Context(), err))
+		w.boot()
+		if got := w.run.Manifest().Parent; got != w.ids[0] {
+			t.Fatalf("the parent is %q, want %q", got, w.ids[0])
+		}
+	}
+	l, _, err := w.restore(replay.Options{})
+	must(t, err)
+	w.wantSame(l)
+}
+
 // LC23: any store will do.
 func TestTheBlobMayBeInAnotherDatabase(t *testing.T) {
 	w := newWorld(t)
