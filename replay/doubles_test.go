@@ -32,8 +32,8 @@ type changing struct {
 }
 
 func (c *changing) Open(ctx context.Context, ref string) (io.ReadCloser, error) {
-	if c.opens++; c.opens == 2 {
-		c.mapStore[c.ref] = append(bytes.Clone(c.mapStore[c.ref][:len(c.mapStore[c.ref])-1]), ' ')
+	if c.opens++; c.opens == 2 { // still a snapshot, but another one
+		c.mapStore[c.ref] = bytes.Replace(c.mapStore[c.ref], []byte("alice"), []byte("malic"), 1)
 	}
 	return c.mapStore.Open(ctx, ref)
 }

@@ -491,6 +491,14 @@ func TestAReplayStopsWithItsContext(t *testing.T) {
 			t.Fatalf("%+v", rep)
 		}
 	}
+	w.pay(3000)
+	w.kill()
+	ctx, stop = context.WithCancel(t.Context())
+	l := newLedger()
+	rep, err := replay.Restore(ctx, w.parents(), l, replay.Options{Store: w.store, Filter: func(*entry.View) bool { stop(); return true }})
+	if wantIs(t, err, context.Canceled); rep.Entries == 0 || rep.Entries > 1500 || rep.Cursor.Seq == 0 {
+		t.Fatalf("%+v", rep)
+	}
 }
 
 // G65: what a replay needs does not grow with the log.
