@@ -282,7 +282,7 @@ func (r *Run) Tail(ctx context.Context, o TailOptions) iter.Seq2[View, error] {
 func (r *Run) Predecessors() []Predecessor { return append([]Predecessor(nil), r.predecessors...) }
 
 // Parents returns readers of the runs whose state this one continues: its parent first, then the parent's parent, and
-// so on. To rebuild the engine's state, replay them from the last to the first. They are closed with the Run.
+// so on. Package replay rebuilds the engine's state from them. They are closed with the Run.
 func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/runlog-io/runlog/anchor"
@@ -48,8 +49,9 @@ type RunPlan struct {
 // Entries is how many there are.
 func (r *RunPlan) Entries() uint64 { return r.To + 1 - min(r.From, r.To+1) }
 
-// OpenChain opens a run and those before it whose state it continues, the newest first. A run that is to be restored
-// although no later run continues it is given here. Close all when done.
+// OpenChain opens a run and those before it whose state it continues, the newest first, for a run that is to be replayed
+// although no later run continues it. The chain ends early where a folder is gone, removed by retention for instance; a
+// replay that needs it says so with ErrIncomplete. Close all when done.
 func OpenChain(fsys vfs.FS, dir string) (chain []*wal.Reader, err error) {
 	defer func() {
 		if err != nil {
@@ -59,6 +61,9 @@ func OpenChain(fsys vfs.FS, dir string) (chain []*wal.Reader, err error) {
 	}()
 	for seen := map[string]bool{}; ; {
 		r, err := wal.OpenReader(fsys, dir)
+		if len(chain) > 0 && errors.Is(err, fs.ErrNotExist) {
+			return chain, nil
+		}
 		if err != nil {
 			return chain, err
 		}
@@ -117,13 +122,21 @@ func (pl *planner) plan() (*Plan, error) {
 		if pl.o.Until.Run == rp.Run {
 			rp.To = pl.o.Until.Seq
 		}
-		if first := r.FirstSeq(); first > rp.From {
-			return nil, &ChainError{rp.Run, rp.Dir, fmt.Errorf("%w: it begins with seq %d, and seq %d is needed", ErrIncomplete, first, rp.From)}
+		if err := rp.begins(r.FirstSeq()); err != nil {
+			return nil, err
 		}
 		pl.p.Runs = append(pl.p.Runs, rp)
 		pl.p.Total += rp.Entries()
 	}
 	return &pl.p, nil
+}
+
+// begins says whether a run whose first seq is this, since retention has removed what was before, has all that is needed.
+func (r *RunPlan) begins(first uint64) error {
+	if first > r.From && r.From <= r.To {
+		return &ChainError{r.Run, r.Dir, fmt.Errorf("%w: it begins with seq %d, and seq %d is needed", ErrIncomplete, first, r.From)}
+	}
+	return nil
 }
 
 // checkChain reports whether each run is the parent of the one before.

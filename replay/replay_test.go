@@ -281,6 +281,33 @@ func TestAChainThatDoesNotGoBackFarEnoughIsRefused(t *testing.T) {
 	wantIs(t, err, replay.ErrChain)
 }
 
+// Runs that retention has removed are not missed, as long as an anchor makes up for them.
+func TestAChainMayEndBehindTheAnchor(t *testing.T) {
+	w := newWorld(t)
+	w.pay(3)
+	w.kill()
+	w.pay(3)
+	a := w.anchor()
+	w.kill()
+	old := home + "/" + w.ids[0]
+	names, err := w.mem.ReadDir(old)
+	must(t, err)
+	for _, e := range names {
+		must(t, w.mem.Remove(old+"/"+e.Name()))
+	}
+	must(t, w.mem.Remove(old))
+	chain, err := replay.OpenChain(w.mem, home+"/"+w.ids[1])
+	must(t, err)
+	defer replay.Close(chain)
+	l := newLedger()
+	_, err = replay.Restore(t.Context(), chain, l, replay.Options{Store: w.store})
+	must(t, err)
+	w.wantSame(l)
+	must(t, w.store.Delete(t.Context(), a.Ref))
+	_, err = replay.Restore(t.Context(), chain, l, replay.Options{Store: w.store})
+	wantIs(t, err, replay.ErrIncomplete)
+}
+
 // G64: wherever a replay was stopped, going on from its cursor gives the same state as never having stopped.
 func TestAReplayGoesOnFromItsCursor(t *testing.T) {
 	w := newWorld(t)
