@@ -36,6 +36,9 @@ type recorded struct {
 // No error of it halts the run. If ctx ends while the note is on its way, or under SyncNever (ErrNotDurable), the anchor
 // is returned beside the error: it may yet be in the log, and its blob stays.
 func (r *Run) Anchor(ctx context.Context, covers uint64, store BlobStore, snapshot io.Reader) (Anchor, error) {
+	if store == nil || snapshot == nil {
+		return Anchor{}, fmt.Errorf("%w: an anchor needs a store and a snapshot", ErrInvalid)
+	}
 	if err := r.checkAnchor(covers); err != nil {
 		return Anchor{}, err
 	}

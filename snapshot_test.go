@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"iter"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -151,6 +152,10 @@ func TestAnAnchorCoversNoSeqThatIsNotThereAndNeverGoesBack(t *testing.T) {
 		}
 		refused(0)
 		refused(8)
+		_, err := r.Anchor(t.Context(), 1, nil, strings.NewReader("state"))
+		wantIs(t, err, runlog.ErrInvalid)
+		_, err = r.Anchor(t.Context(), 1, store, nil)
+		wantIs(t, err, runlog.ErrInvalid)
 		for _, covers := range []uint64{2, 2, 5, 7} { // equal or newer
 			_, err := r.Anchor(t.Context(), covers, store, strings.NewReader("state"))
 			must(t, err)
@@ -399,4 +404,65 @@ func TestAStateHashTakesNoAllocation(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	must(t, r.Err())
+}
+
+// Snapshots, hashes and submits go on beside each other; what was acknowledged survives the power cut, in order.
+func TestAnchorsBesideSubmittersKeepTheirOrder(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem := newMem()
+		r := open(t, options(mem))
+		store := blobs(t, mem)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for i := range 200 {
+					if _, err := r.Submit(order(i)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for range 2 {
+			wg.Go(func() {
+				for range 50 { // the other one may have been faster
+					if err := r.StateHash(r.Accepted(), []byte{1}); err != nil && !errors.Is(err, runlog.ErrInvalid) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		var mu sync.Mutex
+		acked := map[runlog.Anchor]bool{}
+		for range 2 {
+			wg.Go(func() {
+				for range 10 {
+					a, err := r.Anchor(t.Context(), r.Accepted(), store, strings.NewReader("state"))
+					if errors.Is(err, runlog.ErrInvalid) {
+						continue
+					}
+					if err != nil || r.Durable() < a.Covers {
+						t.Errorf("%+v, durable %d, %v", a, r.Durable(), err)
+					}
+					mu.Lock()
+					acked[a] = true
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		left := mem.Crash(vfs.LoseAll())
+		after := anchor.OpenDirStore(left, store.Dir(), nil)
+		covers, n := ^uint64(0), 0
+		for p, err := range anchor.Points(t.Context(), reader(t, left, r.ID()), after) {
+			if err != nil || p.Err != nil || p.Anchor.Covers > covers {
+				t.Fatalf("%+v behind one that covers %d, %v", p, covers, err)
+			}
+			if covers = p.Anchor.Covers; acked[p.Anchor] {
+				n++
+			}
+		}
+		if n != len(acked) || n < 10 {
+			t.Fatalf("%d of %d acknowledged anchors are there", n, len(acked))
+		}
+	})
 }
