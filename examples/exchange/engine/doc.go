@@ -7,8 +7,8 @@
 //
 // After a crash the log ends somewhere: behind an entry, not behind a command and all its events. Package replay restores
 // the last snapshot and has the Replayer apply the logged commands behind it again, oldest run first. The book is
-// deterministic, so the events come out again; each is compared with the logged one. Those that the torn end has lost nobody has seen, because of the gate; Start captures them in
-// the new run.
+// deterministic, so the events come out again; each is compared with the logged one. Those that the torn end has lost
+// nobody has seen, because of the gate; Start captures them in the new run.
 //
 // An Engine belongs to one goroutine.
 package engine
