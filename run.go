@@ -34,6 +34,8 @@ type Run struct {
 	parents []*Reader // opened when first asked for
 	loaded  bool
 	cleanup sync.Once
+
+	anchors, hashes recorded // see Anchor, StateHash
 }
 
 // Open starts a run: it locks the instance (ErrLocked names the holder), recovers or quarantines runs whose process
@@ -283,8 +285,8 @@ func (r *Run) Tail(ctx context.Context, o TailOptions) iter.Seq2[View, error] {
 func (r *Run) Predecessors() []Predecessor { return append([]Predecessor(nil), r.predecessors...) }
 
 // Parents returns readers of the runs whose state this one continues: its parent first, then the parent's parent, and
-// so on. To rebuild the engine's state, replay them from the last to the first. They are closed with the Run. A *ParentError
-// says which run of the chain is gone or cannot be used; OpenParents opens those in front of it.
+// so on. Package replay rebuilds the engine's state from them. They are closed with the Run. A *ParentError says which run
+// of the chain is gone or cannot be used; OpenParents opens those in front of it.
 func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -43,5 +43,8 @@ var All = []Mutant{
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
 	{"marker-drop-untold", "a marker record that is dropped leaves no gap", "markers"},
 	{"marker-snapshot-early", "a snapshot of streams lacks those that came before its first part", "markers"},
+	{"blob-unsynced", "a snapshot is renamed before it is synced", "anchor"},
+	{"blob-name-unsynced", "a snapshot's name is not synced", "anchor"},
+	{"anchor-first", "an anchor is recorded before its snapshot is stored", "anchor"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
 }
