@@ -64,6 +64,9 @@ type found struct {
 // sweep recovers every run that its process has left unsealed. A damaged run never stops it; one that cannot be
 // decided does if it may be the one to continue.
 func sweep(o *Options, base string, now int64) (f found, err error) {
+	if err := wal.FinishRemovals(o.FS, base); err != nil {
+		o.Logger.Warn("runlog: leftovers of runs that were removed", "dir", base, "error", err)
+	}
 	names, err := o.FS.ReadDir(base)
 	if err != nil {
 		return f, fmt.Errorf("runlog: %w", err)
@@ -89,6 +92,11 @@ func sweep(o *Options, base string, now int64) (f found, err error) {
 		if err != nil {
 			p.Status, p.Parent, p.Origin, p.Err = before.Status, before.Parent, before.Origin, err
 			p.undecided = !damaged(err)
+		}
+		if before.FloorSegment > 0 {
+			if err := wal.FinishRemoval(o.FS, dir); err != nil {
+				o.Logger.Warn("runlog: leftovers of segments that were removed", "dir", dir, "error", err)
+			}
 		}
 		p.Recovered = err == nil && (merr != nil || !before.Status.Sealed()) && rec.Status != manifest.Quarantined
 		f.list = append(f.list, p)

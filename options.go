@@ -93,6 +93,7 @@ var (
 	ErrMissingSegment = format.ErrMissingSegment
 	ErrNotRun         = format.ErrNotRun
 	ErrNotFound       = format.ErrNotFound
+	ErrRemoved        = format.ErrRemoved
 	ErrUnknownKind    = format.ErrUnknownKind
 	ErrQuarantined    = format.ErrQuarantined
 	ErrInvalid        = format.ErrInvalid

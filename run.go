@@ -36,6 +36,9 @@ type Run struct {
 	cleanup sync.Once
 
 	anchors, hashes recorded // see Anchor, StateHash
+
+	retaining sync.Mutex // held while runs or segments are removed; release waits for it
+	released  bool       // guarded by retaining
 }
 
 // Open starts a run: it locks the instance (ErrLocked names the holder), recovers or quarantines runs whose process
@@ -338,6 +341,9 @@ func (r *Run) Abandon(ctx context.Context, cause error) error {
 // release lets go of files and lock, once.
 func (r *Run) release() (err error) {
 	r.cleanup.Do(func() {
+		r.retaining.Lock() // whoever is removing something needs the instance's lock to the end
+		r.released = true
+		r.retaining.Unlock()
 		r.log.Close()
 		r.mu.Lock()
 		for _, p := range r.parents {

@@ -77,6 +77,9 @@ func (v *verifier) segment(n uint32) error {
 	path := v.path(segment.FileName(n))
 	f, err := v.fsys.OpenRead(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if moved, err := v.floorMoved(n); moved || err != nil {
+			return err
+		}
 		if v.sealed || v.c.named && !v.c.ended {
 			v.missing(n, n)
 		}
@@ -252,6 +255,7 @@ func (s *seg) begin() {
 		var ok bool
 		if s.start, ok = segment.DecodeStart(b, s.h.Salt, s.h.Size); ok {
 			s.started = true
+			s.checkFloor()
 			s.checkStart()
 			s.dict.BaseTime, s.timed = s.start.BaseTime, true
 		}

@@ -108,6 +108,7 @@ type Report struct {
 	Dir      string
 	Run      string // run id; "" if nothing tells it
 	Status   manifest.Status
+	FirstSeq uint64                    // first seq of the run: above 1 once retention has removed what was in front
 	Entries  uint64                    // that were verified
 	ByKind   map[entry.NoteKind]uint64 // notes that were verified; kinds that the run has none of are not in it
 	Segments int
@@ -143,6 +144,8 @@ type verifier struct {
 	stopped    bool // a segment of a newer version: nothing can be said of what follows
 	lastSealed uint32
 	absent     []Finding // derived files that were missing when they were looked for
+	prevFloor  uint32    // number of the first segment, says the manifest's previous copy; 0: it cannot be read
+	below      int       // segments that were checked, and then removed
 
 	runID  string
 	routes map[uint32]entry.Route // of the run, see remember
@@ -200,6 +203,7 @@ func (v *verifier) run() error {
 	if err := v.readManifest(); err != nil {
 		return err
 	}
+	nums = v.fromFloor(nums)
 	v.readQuarantine()
 	if err := v.segments(nums); err != nil || v.stopped {
 		return err
@@ -267,16 +271,28 @@ func known(name string) bool {
 
 // segments checks all segments in order, and those that appear while it does.
 func (v *verifier) segments(nums []uint32) error {
+	next, most := v.m.FirstSegment(), len(nums)+maxNew
 	if len(nums) == 0 {
-		v.find(KindMissing, v.path(segment.FileName(1)), -1, 1, 0, "the segment is not there")
+		v.find(KindMissing, v.path(segment.FileName(next)), -1, v.m.FirstSeq(), 0, "the segment is not there")
 		return nil
 	}
-	next, most := uint32(1), len(nums)+maxNew
 	for i := 0; i < len(nums); i++ {
 		n := nums[i]
+		if n < next {
+			continue // removed since the check began
+		}
 		if n > next {
 			if !v.sealed && v.appeared(next) { // a folder that changes is not listed as of one moment
 				nums = append(nums[:i], append([]uint32{next}, nums[i:]...)...)
+				i--
+				continue
+			}
+			moved, err := v.floorMoved(next)
+			if err != nil {
+				return err
+			}
+			if moved {
+				next = v.m.FirstSegment()
 				i--
 				continue
 			}
@@ -286,6 +302,7 @@ func (v *verifier) segments(nums []uint32) error {
 		if err := v.segment(n); err != nil || v.stopped {
 			return err
 		}
+		next = max(next, v.m.FirstSegment())                                              // it may have moved
 		if i == len(nums)-1 && v.c.named && !v.c.ended && !v.sealed && v.appeared(next) { // a live run goes on
 			if len(nums) >= most {
 				v.note("the run has grown by %d segments since the check began; what follows was not checked", maxNew)

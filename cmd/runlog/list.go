@@ -26,6 +26,7 @@ type listed struct {
 	Live     bool          `json:"live"`
 	Started  int64         `json:"started"`
 	Ended    *int64        `json:"ended,omitempty"`
+	FirstSeq uint64        `json:"first_seq,omitempty"` // above 1 once retention has removed what was in front
 	LastSeq  uint64        `json:"last_seq,omitempty"`
 	Parent   string        `json:"parent,omitempty"`
 	Origin   string        `json:"origin,omitempty"`
@@ -88,7 +89,7 @@ func (a *app) listOne(in *runlog.RunInfo, t *table) (err error) {
 	}
 	l := listed{
 		Dir: in.Dir, Instance: in.Instance, Run: in.Run, Status: status, Live: in.Live, Started: m.Started, Ended: m.Ended, LastSeq: m.LastSeq,
-		Parent: m.Parent, Origin: m.Origin, Build: m.Build, Reason: in.Quarantine,
+		Parent: m.Parent, Origin: m.Origin, Build: m.Build, Reason: in.Quarantine, FirstSeq: m.Floor,
 	}
 	if err != nil {
 		l.Error = err.Error()
@@ -129,6 +130,7 @@ type infoJSON struct {
 	Status     runlog.Status   `json:"status"`
 	Live       bool            `json:"live"`
 	Entries    uint64          `json:"entries"`
+	FirstSeq   uint64          `json:"first_seq"`
 	LastSeq    uint64          `json:"last_seq"`
 	Durable    uint64          `json:"durable_seq"`
 	Bytes      int64           `json:"bytes"`
@@ -162,14 +164,14 @@ the log that is not sealed; it does not verify the rest (see runlog verify).`,
 func (a *app) info(r *runlog.Reader) error {
 	m := r.Manifest()
 	in := infoJSON{
-		Dir: r.Dir(), Status: r.Status(), Entries: r.LastSeq(), LastSeq: r.LastSeq(), Durable: r.Durable(), TornBytes: r.DroppedBytes(),
+		Dir: r.Dir(), Status: r.Status(), Entries: r.LastSeq() + 1 - r.FirstSeq(), FirstSeq: r.FirstSeq(), LastSeq: r.LastSeq(), Durable: r.Durable(), TornBytes: r.DroppedBytes(),
 		Manifest: m, Kinds: kindNames(r), Warnings: []string{},
 	}
 	in.Live = live(r.Dir(), m) && in.Status == runlog.Running
 	in.State = state(in.Status, in.Live)
 	in.Anchors, in.LastAnchor = lastAnchor(r)
 	var err error
-	if in.Segments, err = segments(r.Dir(), r.LastSeq()); err != nil {
+	if in.Segments, err = segments(r.Dir(), m.FirstSegment(), r.LastSeq()); err != nil {
 		return err
 	}
 	for _, s := range in.Segments {
@@ -229,6 +231,9 @@ func (a *app) printInfo(in *infoJSON) {
 		field("label", l)
 	}
 	field("entries", count(in.Entries))
+	if in.FirstSeq > 1 {
+		field("begins at", "seq "+count(in.FirstSeq)+" (retention has removed what was in front)")
+	}
 	if in.Durable < in.LastSeq {
 		field("proven durable", "up to seq "+count(in.Durable))
 	}

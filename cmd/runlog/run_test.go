@@ -531,7 +531,7 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		fields string
 	}{
 		"ls":      {do(t, "ls", base, "--json"), "dir instance run status live started ended last_seq origin"},
-		"info":    {do(t, "info", dir, "--json"), "dir state status live entries last_seq durable_seq bytes torn_bytes kinds anchors manifest segments warnings"},
+		"info":    {do(t, "info", dir, "--json"), "dir state status live entries first_seq last_seq durable_seq bytes torn_bytes kinds anchors manifest segments warnings"},
 		"lineage": {do(t, "lineage", base, "--json"), "dir instance run status live origin last_seq depth continued_by skipped_by"},
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},
@@ -542,11 +542,13 @@ func TestJSONFieldsArePinned(t *testing.T) {
 			"record dir run dry_run decision status last_seq dropped_bytes file offset"},
 		"salvaged": {lastLine(do(t, "salvage", bad, filepath.Join(t.TempDir(), "a"), "--json")),
 			"record dir source source_run source_status entries lost lost_ranges note_count last_seq findings report"},
-		"lost":    {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
-		"why":     {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
-		"finding": {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
-		"import":  {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
-		"version": {do(t, "version", "--json"), "version go formats"},
+		"retain":   {do(t, "retain", filepath.Dir(dir), "--json"), "record dir run status remove first_seq last_seq bytes reason"},
+		"retained": {lastLine(do(t, "retain", filepath.Dir(dir), "--json")), "record dir applied removals removals_done bytes removed_bytes over_bytes"},
+		"lost":     {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
+		"why":      {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
+		"finding":  {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
+		"import":   {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
+		"version":  {do(t, "version", "--json"), "version go formats"},
 	} {
 		first := c.r.lines()[0]
 		d := json.NewDecoder(strings.NewReader(first))

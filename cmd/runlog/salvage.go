@@ -21,10 +21,11 @@ import (
 	"github.com/runlog-io/runlog/vfs"
 )
 
-// What stands in a salvaged run for an entry that is lost.
+// What stands in a salvaged run for an entry that is lost, or that retention had removed before.
 const (
-	lostTopic = "runlog.salvage"
-	lostType  = "Lost"
+	lostTopic   = "runlog.salvage"
+	lostType    = "Lost"
+	removedType = "Removed"
 )
 
 // reportName is the file beside the salvaged run that says what is lost.
@@ -104,6 +105,7 @@ func inside(path, dir string) bool {
 type salvage struct {
 	im       *runlog.Import
 	declared map[string]bool
+	first    uint64 // seq of the source: what was in front had been removed, and is not lost
 	next     uint64 // seq that the new run's next entry gets
 	last     int64  // ts_publish of its last one
 	stamped  bool   // last is known
@@ -126,7 +128,7 @@ func (a *app) salvage(src, out string) (err error) {
 		undo()
 		return err
 	}
-	s := &salvage{im: im, declared: map[string]bool{entry.ClientOrderID: true, entry.VenueOrderID: true}, next: 2}
+	s := &salvage{im: im, declared: map[string]bool{entry.ClientOrderID: true, entry.VenueOrderID: true}, first: m.FirstSeq(), next: 2}
 	defer func() {
 		if err != nil {
 			_ = os.Remove(filepath.Join(out, reportName))
@@ -287,11 +289,18 @@ func (s *salvage) fill(last uint64, before int64, known bool) error {
 	if last < s.next {
 		return nil
 	}
-	s.lost = append(s.lost, lostJSON{FirstSeq: s.next, LastSeq: last})
 	first := before - int64(last-s.next+1)
 	if s.stamped && (!known || first <= s.last) {
 		first, known = s.last+1, true
 	}
+	if n := min(last, s.first-1); n >= s.next {
+		gone := int64(n - s.next + 1)
+		if err := s.placeholders(s.next, n, first, known); err != nil || n == last {
+			return err
+		}
+		first += gone
+	}
+	s.lost = append(s.lost, lostJSON{FirstSeq: s.next, LastSeq: last})
 	return s.placeholders(s.next, last, first, known)
 }
 
@@ -300,8 +309,12 @@ func (s *salvage) placeholders(first, last uint64, ts int64, timed bool) error {
 	if err != nil {
 		return err
 	}
+	typ := lostType
+	if last < s.first {
+		typ = removedType
+	}
 	for seq := first; seq <= last; seq++ {
-		d := runlog.Draft{Topic: lostTopic, Type: lostType, Payload: payload, TsInit: ts}
+		d := runlog.Draft{Topic: lostTopic, Type: typ, Payload: payload, TsInit: ts}
 		if timed {
 			d.TsPublish = ts
 			ts++

@@ -41,6 +41,7 @@ var Rows = []Row{
 	{ID: "shuffle", Fault: "segments missing, duplicated, renamed, swapped, the newest included", Promise: "an error that names the segment", How: "simulated, all pairs", CI: 5_000},
 	{ID: "clock", Fault: "the clock jumps and runs backwards", Promise: "order by seq only", How: "injected clock", CI: 5_000},
 	{ID: "steps", Fault: "an unlucky interleaving of submit, commit, rotation, sealing, reading and crash", Promise: prefix, How: "simulated, seeded scheduler, replayed byte for byte; cases are runs", CI: 6_000},
+	{ID: "retention", Fault: "power cut at every operation of a retention, and again inside the boot after it", Promise: "what the plan keeps is whole, the rest is whole or gone; the next one ends it", How: "simulated, all operations", CI: 1_000},
 	{ID: "markers", Fault: "power cut in a flood of stream markers", Promise: "a prefix of them; never more than was seen; what was dropped shows", How: "simulated, stepped writer", CI: 2_000},
 	{ID: "stall", Fault: "the disk stalls", Promise: "a warning, then a halt within its bound; nothing acknowledged", How: "simulated, fake time", CI: 2_000},
 	{ID: "differ", Fault: "hostile bytes, read by a second, slow decoder made from the format pages", Promise: "the same answer from both", How: "differential", CI: 10_000}, // 20 s on 2 cores: a case looks up every key and runs verify

@@ -47,4 +47,7 @@ var All = []Mutant{
 	{"blob-name-unsynced", "a snapshot's name is not synced", "anchor"},
 	{"anchor-first", "an anchor is recorded before its snapshot is stored", "anchor"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
+	{"unlink-before-floor", "retention removes segments before the manifest says so", "retention"},
+	{"floor-in-one-copy", "the manifest's previous copy does not know of the floor", "retention"},
+	{"removal-unsynced", "a run's files are removed before its new name is on the disk", "retention"},
 }

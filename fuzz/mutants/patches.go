@@ -132,6 +132,27 @@ var patches = []patch{
 		halt *= 10
 	}
 `},
+	{"wal/retain.go", `	if err := manifest.Write(fsys, dir, m); err != nil {
+		return err
+	}
+	written()
+	return manifest.Write(fsys, dir, m)`, `	if mutant.On("unlink-before-floor") {
+		if err := removeBelow(fsys, dir, m.FloorSegment); err != nil {
+			return err
+		}
+	}
+	if err := manifest.Write(fsys, dir, m); err != nil {
+		return err
+	}
+	written()
+	if mutant.On("floor-in-one-copy") {
+		return nil
+	}
+	return manifest.Write(fsys, dir, m)`},
+	{"wal/retain.go", `	if err := fsys.SyncDir(filepath.Clean(base)); err != nil {`, `	if mutant.On("removal-unsynced") {
+		return removeFolder(fsys, aside)
+	}
+	if err := fsys.SyncDir(filepath.Clean(base)); err != nil {`},
 	{"markers/markers.go", `	m.seq++
 	m.dropped++
 `, `	if mutant.On("marker-drop-untold") {
