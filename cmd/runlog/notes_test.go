@@ -11,6 +11,8 @@ import (
 
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/verify"
+	"github.com/runlog-io/runlog/vfs"
 )
 
 // noted makes a run with n entries, seq 2 on, and a note in front of the first one and behind each.
@@ -82,10 +84,10 @@ func TestCatShowsNotesBetweenTheEntries(t *testing.T) {
 
 func TestVerifyCountsNotesByKind(t *testing.T) {
 	base, dir := noted(t, 7)
-	if out := do(t, "verify", dir).want(t, 0).out; !strings.Contains(out, "9 entries and 8 notes in 1 segment") {
+	if out := do(t, "verify", dir).out; !strings.Contains(out, "9 entries and 8 notes in 1 segment") {
 		t.Error(out)
 	}
-	_, runs, _ := records(t, do(t, "verify", base, "--json").want(t, 0).out)
+	_, runs, _ := records(t, do(t, "verify", base, "--json").out)
 	want := map[string]uint64{"anchor": 2, "state_hash": 2, "streams": 1, "cursor": 1, "marker": 1, "marker_gap": 1}
 	if len(runs) != 1 || fmt.Sprint(runs[0].ByKind) != fmt.Sprint(want) {
 		t.Errorf("%+v", runs)
@@ -144,6 +146,25 @@ func TestSalvageKeepsNotesWhereTheyStood(t *testing.T) {
 		if n := uint64(len(wanted) - 9); sum.Notes != n {
 			t.Errorf("without %q: %d notes, want %d", lost, sum.Notes, n)
 		}
-		do(t, "verify", out).want(t, 0)
+		if rep, err := verify.Run(t.Context(), vfs.OS, sum.Dir, verify.Options{}); err != nil || !rep.Clean() {
+			t.Errorf("without %q: %v, %v", lost, rep.Findings, err)
+		}
+	}
+}
+
+// The bodies here are no records of any stream.
+func TestVerifyJudgesWhatMarkersSay(t *testing.T) {
+	_, dir := noted(t, 7)
+	for _, more := range []string{"--jobs=1", "--no-isolate"} {
+		found, runs, _ := records(t, do(t, "verify", dir, "--json", more).out)
+		if !slices.ContainsFunc(found, func(f findingJSON) bool {
+			return f.Kind == "note" && f.Offset != nil && strings.HasPrefix(f.Detail, "marker behind seq 5: ")
+		}) || runs[0].Outcome != outcomeBad || runs[0].Findings != len(found) {
+			t.Errorf("%s: findings %+v", more, found)
+		}
+	}
+	do(t, "verify", observed(t, true)).want(t, 0)
+	if out := do(t, "verify", observed(t, false)).out; !strings.Contains(out, "no final") { // it has ended, and its markers have not
+		t.Error(out)
 	}
 }
