@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/verify"
 	"github.com/runlog-io/runlog/vfs"
@@ -166,5 +167,54 @@ func TestVerifyJudgesWhatMarkersSay(t *testing.T) {
 	do(t, "verify", observed(t, true)).want(t, 0)
 	if out := do(t, "verify", observed(t, false)).out; !strings.Contains(out, "no final") { // it has ended, and its markers have not
 		t.Error(out)
+	}
+}
+
+func TestVerifyJudgesWhatAnchorsAndStateHashesSay(t *testing.T) {
+	im, err := runlog.NewImport(runlog.Options{Dir: t.TempDir(), Instance: "demo"})
+	must := func(err error) {
+		if err != nil {
+			t.Helper()
+			t.Fatal(err)
+		}
+	}
+	must(err)
+	note := func(kind entry.NoteKind, seq uint64) {
+		body, err := (&anchor.Anchor{Covers: seq, Ref: "a"}).Append(nil)
+		if kind == entry.NoteStateHash {
+			body, err = anchor.AppendStateHash(nil, seq, []byte("hash"))
+		}
+		must(err)
+		must(im.Note(kind, body))
+	}
+	add := func() { must(im.Add(runlog.Draft{Topic: "t", Type: "T", TsInit: 1})) }
+	add()
+	add()
+	for _, kind := range []entry.NoteKind{entry.NoteAnchor, entry.NoteStateHash} {
+		note(kind, 3)
+		note(kind, 3)
+		note(kind, 2)
+		note(kind, 4)
+		must(im.Note(kind, []byte("short")))
+	}
+	dir, err := im.Finish(t.Context())
+	must(err)
+	found, _, _ := records(t, do(t, "verify", dir, "--json").out)
+	var got []string
+	for _, f := range found {
+		got = append(got, f.Detail)
+	}
+	var want []string
+	for kind, short := range map[string]string{
+		"anchor": "decode snapshot anchor: 5 bytes are too few: corrupt", "state hash": "decode state hash: 5 bytes: corrupt",
+	} {
+		for _, s := range []string{kind + " for seq 2 behind one for seq 3", kind + " for seq 4, and the last seq is 3", short} {
+			want = append(want, kind+" behind seq 3: "+s)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
