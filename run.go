@@ -35,6 +35,8 @@ type Run struct {
 	loaded  bool
 	cleanup sync.Once
 
+	anchors, hashes recorded // see Anchor, StateHash
+
 	retaining sync.Mutex // held while runs or segments are removed; release waits for it
 	released  bool       // guarded by retaining
 }
@@ -286,8 +288,8 @@ func (r *Run) Tail(ctx context.Context, o TailOptions) iter.Seq2[View, error] {
 func (r *Run) Predecessors() []Predecessor { return append([]Predecessor(nil), r.predecessors...) }
 
 // Parents returns readers of the runs whose state this one continues: its parent first, then the parent's parent, and
-// so on. To rebuild the engine's state, replay them from the last to the first. They are closed with the Run. A *ParentError
-// says which run of the chain is gone or cannot be used; OpenParents opens those in front of it.
+// so on. Package replay rebuilds the engine's state from them. They are closed with the Run. A *ParentError says which run
+// of the chain is gone or cannot be used; OpenParents opens those in front of it.
 func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -393,8 +393,10 @@ func (s *source) batch(b *segment.Batch, to uint64, deliver func(entry.View) boo
 			seq++
 		case f.IsEntry():
 			seq++
-		case s.note != nil && f.IsNote() && !s.note(&f, seq-1):
-			return true, nil
+		case s.note != nil && f.IsNote():
+			if n := f; !s.note(&n, seq-1) { // a copy, so that f stays off the heap
+				return true, nil
+			}
 		}
 		at += f.Size
 	}
@@ -426,8 +428,10 @@ func (s *source) frames(off int64, seq, to uint64, deliver func(entry.View) bool
 			}
 			seq++
 		}
-		if s.note != nil && f.IsNote() && !s.note(&f, seq-1) {
-			return off, segment.Chain{}, true, nil
+		if s.note != nil && f.IsNote() {
+			if n := f; !s.note(&n, seq-1) { // a copy, so that f stays off the heap
+				return off, segment.Chain{}, true, nil
+			}
 		}
 		if f.Kind == segment.KindCommit {
 			c, ok := segment.DecodeCommit(&f)

@@ -125,22 +125,24 @@ func (a *app) runs(dir string) ([]runlog.RunInfo, error) {
 
 // infoJSON is info --json.
 type infoJSON struct {
-	Dir       string          `json:"dir"`
-	State     string          `json:"state"`
-	Status    runlog.Status   `json:"status"`
-	Live      bool            `json:"live"`
-	Entries   uint64          `json:"entries"`
-	FirstSeq  uint64          `json:"first_seq"`
-	LastSeq   uint64          `json:"last_seq"`
-	Durable   uint64          `json:"durable_seq"`
-	Bytes     int64           `json:"bytes"`
-	TornBytes int64           `json:"torn_bytes"`
-	Kinds     []string        `json:"kinds"`
-	Manifest  runlog.Manifest `json:"manifest"`
-	Segments  []segmentInfo   `json:"segments"`
-	Why       *quarantineJSON `json:"quarantine,omitempty"`
-	Damage    string          `json:"damage,omitempty"`
-	Warnings  []string        `json:"warnings"`
+	Dir        string          `json:"dir"`
+	State      string          `json:"state"`
+	Status     runlog.Status   `json:"status"`
+	Live       bool            `json:"live"`
+	Entries    uint64          `json:"entries"`
+	FirstSeq   uint64          `json:"first_seq"`
+	LastSeq    uint64          `json:"last_seq"`
+	Durable    uint64          `json:"durable_seq"`
+	Bytes      int64           `json:"bytes"`
+	TornBytes  int64           `json:"torn_bytes"`
+	Kinds      []string        `json:"kinds"`
+	Anchors    int             `json:"anchors"`
+	LastAnchor *anchorInfo     `json:"last_anchor,omitempty"`
+	Manifest   runlog.Manifest `json:"manifest"`
+	Segments   []segmentInfo   `json:"segments"`
+	Why        *quarantineJSON `json:"quarantine,omitempty"`
+	Damage     string          `json:"damage,omitempty"`
+	Warnings   []string        `json:"warnings"`
 }
 
 // quarantineJSON is the verdict that a quarantine file holds; empty if that is damaged.
@@ -167,6 +169,7 @@ func (a *app) info(r *runlog.Reader) error {
 	}
 	in.Live = live(r.Dir(), m) && in.Status == runlog.Running
 	in.State = state(in.Status, in.Live)
+	in.Anchors, in.LastAnchor = lastAnchor(r)
 	var err error
 	if in.Segments, err = segments(r.Dir(), m.FirstSegment(), r.LastSeq()); err != nil {
 		return err
@@ -239,6 +242,9 @@ func (a *app) printInfo(in *infoJSON) {
 		field("torn tail", count(in.TornBytes)+" bytes")
 	}
 	field("key kinds", strings.Join(in.Kinds, ", "))
+	if l := in.LastAnchor; l != nil {
+		field("anchors", fmt.Sprintf("%s, the last covers seq %s", count(in.Anchors), count(l.Covers)))
+	}
 	field("digest", m.Digest)
 	if h := m.Halt; h != nil {
 		field("halted", fmt.Sprintf("%s: %s (accepted %d, durable %d)", h.Reason, h.Message, h.Accepted, h.Durable))

@@ -152,7 +152,7 @@ Exit codes: 0 fine; 1 the data is bad; 2 could not do it; verify also has 3, a t
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line (fields: docs/cli.md)")
 	root.PersistentFlags().BoolVar(&a.noProgress, "no-progress", false, "no progress on stderr, which only a terminal gets anyway")
-	root.AddCommand(a.lsCmd(), a.infoCmd(), a.lineageCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.verifyCmd(), a.recoverCmd(),
+	root.AddCommand(a.lsCmd(), a.infoCmd(), a.lineageCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.anchorsCmd(), a.verifyCmd(), a.recoverCmd(),
 		a.salvageCmd(), a.retainCmd(), a.importCmd(), a.exportCmd(), a.statementCmd(), a.checkStatementCmd(), a.signCmd(), a.keygenCmd(),
 		a.proveCmd(), a.checkProofCmd(), a.seenCmd(), a.markersCmd(), a.versionCmd(), a.workerCmd())
 	return root

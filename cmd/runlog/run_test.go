@@ -531,7 +531,7 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		fields string
 	}{
 		"ls":      {do(t, "ls", base, "--json"), "dir instance run status live started ended last_seq origin"},
-		"info":    {do(t, "info", dir, "--json"), "dir state status live entries first_seq last_seq durable_seq bytes torn_bytes kinds manifest segments warnings"},
+		"info":    {do(t, "info", dir, "--json"), "dir state status live entries first_seq last_seq durable_seq bytes torn_bytes kinds anchors manifest segments warnings"},
 		"lineage": {do(t, "lineage", base, "--json"), "dir instance run status live origin last_seq depth continued_by skipped_by"},
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},

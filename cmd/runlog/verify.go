@@ -436,10 +436,18 @@ func (r *verifiedJSON) notes() (n uint64) {
 
 // checkRun checks one run in this process.
 func checkRun(ctx context.Context, dir string, finding func(findingJSON), progress func(done, total int64)) verifiedJSON {
+	said := newBodies(dir)
 	rep, err := verify.Run(ctx, vfs.OS, dir, verify.Options{
 		OnFinding:  func(f verify.Finding) { finding(newFindingJSON(dir, &f)) },
 		OnProgress: progress,
+		OnNote:     said.note,
 	})
+	if err == nil {
+		for _, detail := range said.end(&rep) {
+			rep.Count++
+			finding(newFindingJSON(dir, &verify.Finding{Kind: verify.KindNote, Path: dir, Offset: -1, Detail: detail}))
+		}
+	}
 	r := verifiedJSON{
 		Record: "run", Dir: dir, Run: rep.Run, Status: rep.Status, OK: rep.Clean() && err == nil, Outcome: outcomeOK, Findings: rep.Count,
 		Entries: rep.Entries, LastSeq: rep.LastSeq, Segments: rep.Segments, Bytes: rep.Bytes, Digest: rep.Digest, Notes: append([]string{}, rep.Notes...),

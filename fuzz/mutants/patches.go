@@ -162,4 +162,22 @@ var patches = []patch{
 	m.dropped++
 `},
 	{"markers/markers.go", `	if !s.going || s.bytes == 0 {`, `	if !s.going || s.bytes == 0 && !mutant.On("marker-snapshot-early") {`},
+	{"anchor/dirstore.go", `		if err := f.Datasync(); err != nil {`, `		if mutant.On("blob-unsynced") {
+			continue
+		}
+		if err := f.Datasync(); err != nil {`},
+	{"anchor/dirstore.go", `	if err := s.fsys.SyncDir(s.dir); err != nil {
+		return Blob{}, errors.Join(`, `	if mutant.On("blob-name-unsynced") {
+		return b, nil
+	}
+	if err := s.fsys.SyncDir(s.dir); err != nil {
+		return Blob{}, errors.Join(`},
+	{"snapshot.go", `	b, err := store.Put(ctx, snapshot)
+`, `	if mutant.On("anchor-first") {
+		if _, err := r.recordAnchor(ctx, Anchor{Covers: covers, Taken: taken, Size: 1, Ref: "soon"}); err != nil {
+			return Anchor{}, err
+		}
+	}
+	b, err := store.Put(ctx, snapshot)
+`},
 }
