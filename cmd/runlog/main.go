@@ -47,7 +47,7 @@ type app struct {
 	full   bool
 	found  bool // something was found to be bad, and said so
 
-	// restorePoints finds the restore points of a run and checks their blobs; nil: this build knows of none.
+	// restorePoints finds the restore points of a run and checks their blobs; nil: none can be checked.
 	restorePoints func(r *runlog.Reader) ([]retention.RestorePoint, error)
 
 	noProgress     bool

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/retention"
 	"github.com/runlog-io/runlog/vfs"
@@ -21,6 +23,7 @@ type retainFlags struct {
 	anchored  bool
 	olderThan string
 	maxBytes  string
+	blobs     string
 	apply     bool
 }
 
@@ -39,8 +42,8 @@ continue, and whatever these or other runs that stay need for their restore, eve
 removed: copy first what has to be kept longer.
 
 Exit codes: 0 fine; 2 usage, the instance is held, or something could not be removed.`,
-		Example: `  runlog retain runs --anchored
-  runlog retain runs/demo --keep-last 10 --older-than 90d --apply
+		Example: `  runlog retain runs --blobs runs/demo/snapshots --anchored
+  runlog retain runs/demo --blobs runs/demo/snapshots --keep-last 10 --older-than 90d --apply
   runlog retain runs --max-bytes 500GiB --json | jq -r 'select(.remove) | "\(.run) \(.reason)"'`,
 		Args: exactly("DIR|INSTANCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,6 +53,9 @@ Exit codes: 0 fine; 2 usage, the instance is held, or something could not be rem
 			}
 			instances, err := a.instances(args[0])
 			if err != nil {
+				return err
+			}
+			if err := a.openBlobs(f.blobs); err != nil {
 				return err
 			}
 			for _, dir := range instances {
@@ -62,8 +68,25 @@ Exit codes: 0 fine; 2 usage, the instance is held, or something could not be rem
 	cmd.Flags().BoolVar(&f.anchored, "anchored", false, "what comes after the second newest good restore point stays")
 	cmd.Flags().StringVar(&f.olderThan, "older-than", "", "what is younger than this stays: 90d, 36h")
 	cmd.Flags().StringVar(&f.maxBytes, "max-bytes", "", "no more goes than it takes to come down to this: bytes, or with KiB, MiB, GiB, TiB")
+	cmd.Flags().StringVar(&f.blobs, "blobs", "", "`folder` of the snapshots: without it no restore point can be checked, and everything stays")
 	cmd.Flags().BoolVar(&f.apply, "apply", false, "remove what may go")
 	return cmd
+}
+
+// openBlobs makes the snapshots in a folder the blobs that restore points need; "": none are to be had.
+func (a *app) openBlobs(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s: not a folder", dir)
+	}
+	a.restorePoints = retention.Anchors(a.ctx, anchor.OpenDirStore(vfs.OS, dir, nil))
+	return nil
 }
 
 // policy makes the rules; only flags that are given count.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/retention"
 	"github.com/runlog-io/runlog/segment"
@@ -113,6 +114,31 @@ func TestRetainWithoutRestorePointsRemovesNothing(t *testing.T) {
 	if after := tree(t, base); !slices.Equal(before, after) || !strings.Contains(r.out, "no restore point is known to be good") {
 		t.Errorf("%s, left %v", r.out, after)
 	}
+}
+
+func TestRetainChecksTheSnapshotsThatAnchorsName(t *testing.T) {
+	base, blobs := t.TempDir(), t.TempDir()
+	r := opened(t, base, 200)
+	store, err := anchor.NewDirStore(vfs.OS, blobs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, covers := range []uint64{100, 150} {
+		if _, err := r.Anchor(t.Context(), covers, store, strings.NewReader("the state")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := do(t, "retain", base, "--anchored").want(t, 0).out; strings.Contains(out, "REMOVE") {
+		t.Errorf("without the snapshots: %s", out)
+	}
+	do(t, "retain", base, "--anchored", "--blobs", filepath.Join(blobs, "none")).want(t, 2)
+	if out := do(t, "retain", base, "--anchored", "--blobs", blobs, "--apply").want(t, 0).out; !strings.Contains(out, "removed: ") {
+		t.Errorf("with them: %s", out)
+	}
+	do(t, "verify", base).want(t, 0, "retention has removed what was in front")
 }
 
 func TestRetainLeavesAnInstanceAloneThatIsHeld(t *testing.T) {
