@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -32,18 +32,21 @@ type state struct {
 	halt      *manifest.Halt
 }
 
-// listSegments returns the numbers of the segments in dir, ascending.
-func listSegments(fsys vfs.FS, dir string) ([]uint32, error) {
+// listSegments returns the segments in dir, plain or compressed, by number. Where both are there the plain one counts.
+func listSegments(fsys vfs.FS, dir string) ([]*segRef, error) {
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var list []uint32
-	for _, e := range names {
-		if n, ok := segment.ParseFileName(e.Name()); ok && !e.IsDir() {
-			list = append(list, n)
-		} else if strings.HasSuffix(e.Name(), ".segz") {
-			return nil, &format.Error{Path: filepath.Join(dir, e.Name()), Offset: -1, Why: "compressed segments", Err: format.ErrVersion}
+	var list []*segRef
+	for _, e := range names { // by name: the plain one comes first
+		n, ok := segment.ParseFileName(e.Name())
+		if !ok {
+			n, ok = compressed.ParseFileName(e.Name())
+			ok = ok && (len(list) == 0 || list[len(list)-1].number != n)
+		}
+		if ok && !e.IsDir() {
+			list = append(list, &segRef{number: n, path: filepath.Join(dir, e.Name())})
 		}
 	}
 	return list, nil
@@ -52,22 +55,22 @@ func listSegments(fsys vfs.FS, dir string) ([]uint32, error) {
 // examine reads a run's folder: the footers from the end backwards, and every segment behind the last footer whole. A
 // non-nil error means that it could not be read; damage to the log is reported in the state.
 func examine(fsys vfs.FS, dir string, runID func(h *segment.Header) string) (*state, error) {
-	nums, err := listSegments(fsys, dir)
+	list, err := listSegments(fsys, dir)
 	if err != nil {
 		return nil, err
 	}
-	if len(nums) == 0 {
+	if len(list) == 0 {
 		return nil, &format.Error{Path: dir, Offset: -1, Why: "no segment files", Err: format.ErrNotRun}
 	}
 	st := &state{set: &segSet{}}
 	next := uint32(1)
-	for _, n := range nums {
-		if n != next {
+	for _, ref := range list {
+		if ref.number != next {
 			st.gone = true
 			st.set.segs = append(st.set.segs, &segRef{number: next, gone: true, path: filepath.Join(dir, segment.FileName(next))})
 		}
-		st.set.segs = append(st.set.segs, &segRef{number: n, path: filepath.Join(dir, segment.FileName(n))})
-		next = n + 1
+		st.set.segs = append(st.set.segs, ref)
+		next = ref.number + 1
 	}
 	return st, st.read(fsys, runID)
 }
@@ -163,7 +166,7 @@ func (st *state) resume(fsys vfs.FS, i int, runID func(h *segment.Header) string
 		if segs[k].gone {
 			continue
 		}
-		f, err := fsys.OpenRead(segs[k].path)
+		f, err := compressed.OpenSegment(fsys, segs[k].path)
 		if err != nil {
 			return 0, missing(segs[k].path, err)
 		}
@@ -212,12 +215,12 @@ func beginning(f vfs.File, ref *segRef, runID func(h *segment.Header) string) (*
 }
 
 func infoOf(fsys vfs.FS, ref *segRef, runID func(h *segment.Header) string) (*sealedInfo, error) {
-	f, err := fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fsys, ref.path)
 	if err != nil {
 		return nil, missing(ref.path, err)
 	}
 	defer f.Close()
-	in, err := readInfo(f, ref.path)
+	in, err := readInfo(f, f.Name())
 	if err == nil {
 		err = belongs(&in.header, ref, runID(&in.header))
 	}
@@ -232,7 +235,7 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 	if ref.gone {
 		return true, st.damaged(notThere(ref.path))
 	}
-	f, err := fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fsys, ref.path)
 	if err != nil {
 		return false, missing(ref.path, err)
 	}
@@ -250,7 +253,7 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 	if ref.number == 1 {
 		st.chain = segment.FirstChain(runID(&h))
 	}
-	o := newOpenSeg(ref.path, h, f, st.chain)
+	o := newOpenSeg(f.Name(), h, f, st.chain)
 	ref.open.Store(o)
 	st.open = append(st.open, o)
 	stop, err := o.advance(0)
@@ -346,7 +349,7 @@ func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
 		if ref.number <= n || ref.gone {
 			continue
 		}
-		f, err := fsys.OpenRead(ref.path)
+		f, err := compressed.OpenSegment(fsys, ref.path)
 		if err != nil {
 			return missing(ref.path, err)
 		}
@@ -417,10 +420,14 @@ func readPieces(f vfs.File, from, to int64, visit func(b []byte, off int64)) err
 	buf := make([]byte, min(4*windowSize, max(to-from, 0)))
 	for off := from; off < to; {
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), to-off)], off)
+		visit(buf[:n], off)
+		if behind := behindLost(err, off); behind > off { // of what is lost of a compressed segment nothing is evidence
+			off = behind
+			continue
+		}
 		if n == 0 {
 			return err
 		}
-		visit(buf[:n], off)
 		if off += int64(n); off >= to {
 			break
 		}
@@ -447,7 +454,7 @@ func (st *state) beyond(fsys vfs.FS, i int) error {
 			continue
 		}
 		st.extra = append(st.extra, ref.path)
-		f, err := fsys.OpenRead(ref.path)
+		f, err := compressed.OpenSegment(fsys, ref.path)
 		if err != nil {
 			return missing(ref.path, err)
 		}

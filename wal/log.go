@@ -40,6 +40,7 @@ type Log struct {
 	set    atomic.Pointer[segSet]
 	files  *files
 	sealer *sealer
+	packer *packer
 	reader *Reader
 }
 
@@ -79,6 +80,7 @@ func Create(o Options) (*Log, error) {
 	l.synced = segment.FirstChain(o.Manifest.Run)
 	l.use(&s, l.synced)
 	l.sealer = newSealer(l)
+	l.packer = newPacker(l)
 	l.startSpare(1)
 	return l, nil
 }
@@ -376,6 +378,7 @@ func (l *Log) Seal(status manifest.Status) error {
 	if !status.Sealed() {
 		return fmt.Errorf("%w: cannot seal as %s", format.ErrInvalid, status)
 	}
+	l.packer.stop() // what is left takes a later pass
 	if err := l.Sync(); err != nil {
 		return err
 	}
@@ -394,6 +397,7 @@ func (l *Log) Seal(status manifest.Status) error {
 	if err := l.dropSpare(); err != nil {
 		l.o.Warn(err)
 	}
+	l.packer.wait()
 	m, err := sealedManifest(l.files, l.set.Load(), l.o.Manifest, status)
 	if err != nil {
 		return l.fail(err)
@@ -437,6 +441,7 @@ func sealedManifest(fs *files, set *segSet, m manifest.Manifest, status manifest
 func (l *Log) Abandon() {
 	_ = l.fail(format.ErrClosed)
 	l.sealer.stop()
+	l.packer.stop()
 	l.Quiesce()
 	if m := l.maker; m != nil && m.result.file != nil {
 		_ = m.result.file.Close()
@@ -451,6 +456,8 @@ func (l *Log) Quiesce() {
 		m.cancel()
 	}
 	l.sealer.wait()
+	l.packer.stop()
+	l.packer.wait()
 }
 
 // Close frees what reading needs, after Seal.

@@ -9,6 +9,7 @@ import (
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 )
 
 // TimeField says which of an entry's times a scan's bounds are about.
@@ -153,6 +154,8 @@ type source struct {
 	offset func(seq uint64) (int64, error)
 	// get reads one entry, for searching by time.
 	get func(seq uint64) (entry.View, error)
+	// lostTo returns the last seq that is lost with the content up to off, if first is the first. nil: nothing tells.
+	lostTo func(first uint64, off int64) uint64
 }
 
 func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
@@ -166,6 +169,7 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 	if (q.Topic != "" || q.Type != "") && !m.index().HasRoute(q.Topic, q.Type) {
 		return false, nil
 	}
+	var buf Buffer
 	s := source{
 		path: m.path, salt: m.salt, dict: m.index().Dict(), first: m.info.header.Size, end: ft.ContentEnd, firstSeq: ft.FirstSeq, lastSeq: ft.LastSeq,
 		at: func(off int64, more bool) ([]byte, error) {
@@ -175,10 +179,11 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 			return m.bytes[off:], nil
 		},
 		offset: m.locateEntry,
-		get: func(seq uint64) (entry.View, error) {
-			v, _, _, err := m.view(seq)
-			return v, err
-		},
+		get:    func(seq uint64) (entry.View, error) { return m.view(seq, &buf) },
+		lostTo: m.lostTo,
+	}
+	if m.packed != nil {
+		s.at = (&blockWindow{z: m.packed}).at
 	}
 	return s.run(q, yield)
 }
@@ -298,7 +303,8 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 			b = more
 		}
 		var stop *segment.Stop
-		if errors.As(err, &stop) {
+		var lost *compressed.LostError
+		if errors.As(err, &stop) || errors.As(err, &lost) {
 			// Deliver what is good in front of the damage, then name it.
 			next := chain.Seq + 1
 			_, _, done, ferr := s.frames(off, next, to, func(v entry.View) bool {
@@ -307,6 +313,9 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 			})
 			if done || ferr != nil && !errors.Is(ferr, format.ErrCorrupt) {
 				return done, ferr
+			}
+			if lost != nil {
+				return false, s.readError(off, next, err)
 			}
 			err := s.broken(off, &chain, stop)
 			if next <= err.LastSeq {
@@ -492,6 +501,13 @@ func (s *source) corrupt(off int64, first, last uint64, why string) error {
 }
 
 func (s *source) readError(off int64, seq uint64, err error) error {
+	if lost := (*compressed.LostError)(nil); errors.As(err, &lost) && lost.Err.FirstSeq == 0 {
+		last := uint64(0)
+		if s.lostTo != nil {
+			last = s.lostTo(seq, lost.To)
+		}
+		return named(err, seq, last)
+	}
 	var fe *format.Error
 	if errors.As(err, &fe) {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"sync"
 
 	"github.com/runlog-io/runlog/internal/format"
@@ -62,9 +63,10 @@ func newFile(path string, r io.ReaderAt, size int64) *File {
 	return z
 }
 
-// OpenSegment opens a segment by the name that its plain file has, or had: that file if there is one, else the
-// compressed one, whose name the result then has.
+// OpenSegment opens a segment by the name of either file: the plain one if it is there, else the compressed one. The
+// result has the name of the file that it is.
 func OpenSegment(fsys vfs.FS, path string) (vfs.File, error) {
+	path = strings.TrimSuffix(path, Suffix)
 	for try := 0; ; try++ {
 		f, err := fsys.OpenRead(path)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -82,7 +84,7 @@ func OpenSegment(fsys vfs.FS, path string) (vfs.File, error) {
 	}
 }
 
-// Header errors, or nil.
+// Err is why the header cannot be used, or nil.
 func (z *File) Err() error { return z.err }
 
 // Codec is how the blocks are compressed.
