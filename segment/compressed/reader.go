@@ -54,10 +54,21 @@ func Open(fsys vfs.FS, path string) (*File, error) {
 
 func newFile(path string, r io.ReaderAt, size int64) *File {
 	z := &File{path: path, r: r, disk: size}
-	b := make([]byte, min(headerSize, size))
-	if n, err := r.ReadAt(b, 0); err != nil && n < len(b) && !errors.Is(err, io.EOF) {
-		z.err = &format.Error{Path: path, Offset: 0, Why: "reading the header", Err: err}
-		return z
+	var b []byte
+	for want := headerSize; len(b) < want; { // that of a later version may be longer
+		b = make([]byte, min(int64(want), size))
+		if n, err := r.ReadAt(b, 0); n < len(b) {
+			if err != nil && !errors.Is(err, io.EOF) {
+				z.err = &format.Error{Path: path, Offset: 0, Why: "reading the header", Err: err}
+				return z
+			}
+			b = b[:n]
+		}
+		n, err := format.HeaderSize(path, b, format.MagicCompressed)
+		if err != nil || len(b) < want {
+			break // decodeHeader says what is wrong
+		}
+		want = max(n, want)
 	}
 	z.h, z.err = decodeHeader(path, b, size)
 	return z
