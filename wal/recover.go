@@ -135,14 +135,14 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 		}
 		return quarantine(fsys, dir, m, st.damage, now)
 	}
+	if err := st.compressedOpen(); err != nil {
+		return quarantine(fsys, dir, m, err, now)
+	}
 	if err := st.trustDisk(fsys); err != nil {
 		return Recovery{}, err
 	}
 	if st.damage != nil {
 		return quarantine(fsys, dir, m, st.damage, now)
-	}
-	if err := st.compressedOpen(); err != nil {
-		return quarantine(fsys, dir, m, err, now)
 	}
 	if st.halt != nil && m.Halt == nil { // first, since what follows removes the evidence
 		m.Status, m.Halt = manifest.Running, st.halt

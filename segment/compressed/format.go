@@ -155,9 +155,9 @@ type place struct {
 }
 
 // locate finds block i in its line of the index.
-func (h *header) locate(path string, line []byte, i int64) (p place, err error) {
+func (h *header) locate(path string, line []byte, i int64) (p place, err *format.Error) {
 	at := h.indexAt() + i/lineBlocks*lineSize
-	bad := func(why string) (place, error) {
+	bad := func(why string) (place, *format.Error) {
 		return p, &format.Error{Path: path, Offset: at, Why: why, Err: format.ErrCorrupt}
 	}
 	if le.Uint64(line[lineCheck:]) != format.Check64(line[:lineCheck], h.salt, at) {

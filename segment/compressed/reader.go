@@ -136,30 +136,40 @@ func (z *File) Block(i int64, dst []byte) ([]byte, error) {
 	if i < 0 || i >= z.h.blocks {
 		return nil, fmt.Errorf("%w: block %d of %d", format.ErrInvalid, i, z.h.blocks)
 	}
-	from, to := z.h.from(i), z.h.to(i)
-	dst = dst[:to-from]
-	if err := z.block(i, dst); err != nil {
-		return nil, &LostError{From: from, To: to, Err: err}
+	dst = dst[:z.h.to(i)-z.h.from(i)]
+	p, err := z.place(i)
+	if err != nil { // all blocks of the line are lost
+		first := i - i%lineBlocks
+		return nil, z.lost(first, min(first+lineBlocks, z.h.blocks)-1, err)
+	}
+	if err := z.block(i, p, dst); err != nil {
+		return nil, z.lost(i, i, err)
 	}
 	return dst, nil
 }
 
-// block fills dst with block i.
-func (z *File) block(i int64, dst []byte) *format.Error {
+// lost says that the content of blocks first to last is lost.
+func (z *File) lost(first, last int64, err *format.Error) *LostError {
+	from, to := z.h.from(first), z.h.to(last)
+	err.Why = fmt.Sprintf("%s: content %d to %d", err.Why, from, to-1)
+	return &LostError{From: from, To: to, Err: err}
+}
+
+// place reads where block i is stored.
+func (z *File) place(i int64) (place, *format.Error) {
 	var line [lineSize]byte
 	if err := z.read(line[:], z.h.indexAt()+i/lineBlocks*lineSize); err != nil {
-		return err
+		return place{}, err
 	}
-	p, err := z.h.locate(z.path, line[:], i)
-	if err != nil {
-		var at *format.Error
-		_ = errors.As(err, &at)
-		return z.says(at, i)
-	}
+	return z.h.locate(z.path, line[:], i)
+}
+
+// block fills dst with block i, which is stored at p.
+func (z *File) block(i int64, p place, dst []byte) *format.Error {
 	pool, b := scratch(checkSize + p.size)
 	defer stored.Put(pool)
 	if err := z.read(b, p.off); err != nil {
-		return z.says(err, i)
+		return err
 	}
 	b, check := b[checkSize:], le.Uint64(b)
 	why := ""
@@ -172,15 +182,9 @@ func (z *File) block(i int64, dst []byte) *format.Error {
 		why = "a block does not decompress to its content's size"
 	}
 	if why != "" {
-		return z.says(&format.Error{Path: z.path, Offset: p.off, Why: why, Err: format.ErrCorrupt}, i)
+		return &format.Error{Path: z.path, Offset: p.off, Why: why, Err: format.ErrCorrupt}
 	}
 	return nil
-}
-
-// says adds which content is lost with block i.
-func (z *File) says(err *format.Error, i int64) *format.Error {
-	err.Why = fmt.Sprintf("%s: content %d to %d", err.Why, z.h.from(i), z.h.to(i)-1)
-	return err
 }
 
 // read reads bytes of the file that must be there.
@@ -261,18 +265,13 @@ func (z *File) Check() error {
 	}
 	next, known := z.h.blocksAt(), true
 	for i := int64(0); i < z.h.blocks; i++ {
-		var line [lineSize]byte
-		at := z.h.indexAt() + i/lineBlocks*lineSize
-		if err := z.read(line[:], at); err != nil {
-			return err
-		}
-		p, err := z.h.locate(z.path, line[:], i)
+		p, err := z.place(i)
 		if err != nil {
 			known = false
 			continue
 		}
 		if i%lineBlocks == 0 && known && p.off != next {
-			return bad(at, fmt.Sprintf("the block index places block %d at %d, the one before ends at %d", i, p.off, next))
+			return bad(z.h.indexAt()+i/lineBlocks*lineSize, fmt.Sprintf("the block index places block %d at %d, the one before ends at %d", i, p.off, next))
 		}
 		next, known = p.off+checkSize+p.size, true
 	}
