@@ -101,6 +101,9 @@ func (z *File) Err() error { return z.err }
 // Codec is how the blocks are compressed.
 func (z *File) Codec() Codec { return z.h.codec }
 
+// Salt is the segment's, as the compressed file's header says.
+func (z *File) Salt() uint64 { return z.h.salt }
+
 // DiskSize is the size of the compressed file.
 func (z *File) DiskSize() int64 { return z.disk }
 
@@ -247,15 +250,11 @@ func (z *File) piece(p []byte, at int64) (int, error) {
 	return copy(p, b[at-from:]), nil
 }
 
-// Check checks what reading does not: that the index leaves no gaps, and ends where the footer begins, and that the plain
-// file's header is that of this segment. Damaged lines are left to whoever reads their blocks.
-func (z *File) Check() error {
+// Check checks what reading does not: that the plain file's header, which is h, is that of this segment, and that the index
+// leaves no gaps and ends where the footer begins. Damaged lines are left to whoever reads their blocks.
+func (z *File) Check(h *segment.Header) error {
 	if z.err != nil {
 		return z.err
-	}
-	h, err := segment.ReadHeader(z, z.path)
-	if err != nil {
-		return err
 	}
 	bad := func(off int64, why string) error {
 		return &format.Error{Path: z.path, Offset: off, Why: why, Err: format.ErrCorrupt}

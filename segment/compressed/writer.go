@@ -214,7 +214,7 @@ func located(err error, path string, off int64) error {
 // byte: every check in it holds, and the content has the SHA-256 of p's footer.
 func Verify(r io.ReaderAt, path string, size int64, p Plain, each func() error) error {
 	z := newFile(path, r, size)
-	if err := z.Check(); err != nil {
+	if err := z.Check(&p.Header); err != nil {
 		return err
 	}
 	return VerifyContent(z, path, p, each)
