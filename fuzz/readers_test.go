@@ -67,10 +67,14 @@ type busy struct {
 
 // readers lets readers of every kind go beside a writer that rotates and seals all the time. A case is an entry read.
 func readers(c *matrix.Cases, dir string, fsys vfs.FS) error {
-	o := runlog.Options{
+	return readersBeside(c, runlog.Options{
 		Dir: dir, Instance: "busy", FS: fsys, SegmentBytes: 64 << 10, CommitDelay: 100 * time.Microsecond,
 		WarnAfter: -1, HaltAfter: -1,
-	}
+	}, nil)
+}
+
+// readersBeside is readers, with any options, and with more work beside.
+func readersBeside(c *matrix.Cases, o runlog.Options, more func(*busy) error) error {
 	run, err := runlog.Open(context.Background(), o)
 	if err != nil {
 		return err
@@ -86,6 +90,12 @@ func readers(c *matrix.Cases, dir string, fsys vfs.FS) error {
 		{"writer", b.write}, {"scan", b.scan}, {"get", b.get}, {"look-up", b.lookUp}, {"outside", b.outside},
 		{"tail of durable entries", b.tail(runlog.Durable)}, {"tail of written entries", b.tail(runlog.Written)},
 		{"tail from outside", b.tailOutside},
+	}
+	if more != nil {
+		jobs = append(jobs, struct {
+			name string
+			do   func(context.Context, *rand.Rand) error
+		}{"beside", func(context.Context, *rand.Rand) error { return more(b) }})
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex

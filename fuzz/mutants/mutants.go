@@ -41,5 +41,8 @@ var All = []Mutant{
 	{"any-index", "an index need not belong to its segment", "shuffle"},
 	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
+	{"drop-before-name", "the plain file goes before the compressed one's name is synced", "swap"},
+	{"swap-unverified", "a compressed file takes the plain one's place without being read back", "swap"},
+	{"skip-block-check", "the check of a compressed block is not compared", "packed"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
 }
