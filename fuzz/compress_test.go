@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/fuzz/matrix"
@@ -70,11 +72,9 @@ func pass(fsys vfs.FS, dir string, how runlog.Compression, back bool) error {
 			return fmt.Errorf("segment %d is %v after the pass", f.Number, f.Codec)
 		}
 	}
-	names, err := fsys.ReadDir(dir)
-	for _, e := range names {
-		if strings.HasSuffix(e.Name(), ".tmp") {
-			return fmt.Errorf("%s is left behind", e.Name())
-		}
+	n, err := filesWith(fsys, dir, ".tmp")
+	if n > 0 {
+		return fmt.Errorf("%d unfinished files are left behind", n)
 	}
 	return err
 }
@@ -244,16 +244,26 @@ func (f *lyingFile) WriteAt(b []byte, off int64) (int, error) {
 func TestPowerCutsWhileCompressingLoseNothing(t *testing.T) { matrix.Run(t, "swap", swapped) }
 
 // compressingLoad is the load of the row "power", with small entries and zeros, so that segments become smaller.
-func compressingLoad(c *matrix.Cases) error {
+func compressingLoad(c *matrix.Cases, swaps *atomic.Int64) error {
 	s := newSim(c.Seed)
 	s.tiny = true
 	s.o.Compress = blocksOf(c.Seed)
 	s.o.Compress.KeepPlain = int(c.Seed / 2 % 2)
-	return s.everywhere(c)
+	return s.everywhere(c, func() {
+		if s.op.Kind == vfs.OpRemove && strings.HasSuffix(s.op.Name, ".seg") {
+			swaps.Add(1)
+		}
+	})
 }
 
 func TestPowerCutsBesideCompressingLoseNothingAcknowledged(t *testing.T) {
-	matrix.Run(t, "compressing", compressingLoad)
+	var swaps atomic.Int64
+	matrix.Run(t, "compressing", func(c *matrix.Cases) error { return compressingLoad(c, &swaps) }, matrix.Detail(func() string {
+		return fmt.Sprintf("%d segments were swapped", swaps.Load())
+	}))
+	if swaps.Load() == 0 {
+		t.Error("no segment was compressed")
+	}
 }
 
 // packedRun is a compressed specimen.
@@ -379,7 +389,17 @@ func swapReaders(c *matrix.Cases, dir string, fsys vfs.FS) error {
 		Dir: dir, Instance: "busy", FS: fsys, SegmentBytes: 64 << 10, WarnAfter: -1, HaltAfter: -1, Compress: blocksOf(c.Seed),
 	}
 	var run string
-	if err := readersBeside(c, o, func(b *busy) error { run = b.run.Dir(); return nil }); err != nil {
+	err := readersBeside(c, o, func(ctx context.Context, b *busy) error {
+		run = b.run.Dir()
+		for ctx.Err() == nil { // some of it is compressed while it is read
+			if n, err := filesWith(fsys, run, ".segz"); err != nil || n > 1 {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return errors.New("nothing was compressed beside the readers")
+	})
+	if err != nil {
 		return err
 	}
 	over, done := make(chan struct{}), make(chan error, 1)
@@ -413,6 +433,16 @@ func swapReaders(c *matrix.Cases, dir string, fsys vfs.FS) error {
 		return nil
 	})
 	return errors.Join(err, <-done)
+}
+
+func filesWith(fsys vfs.FS, dir, suffix string) (n int, err error) {
+	names, err := fsys.ReadDir(dir)
+	for _, e := range names {
+		if strings.HasSuffix(e.Name(), suffix) {
+			n++
+		}
+	}
+	return n, err
 }
 
 func TestReadersSeeEveryEntryOnceBesideCompressing(t *testing.T) {

@@ -60,7 +60,7 @@ type busy struct {
 	fs      vfs.FS
 	total   uint64 // entries, RunStarted and RunEnded included
 	read    atomic.Int64
-	tails   sync.WaitGroup // those through the Run that have not caught up yet
+	tails   sync.WaitGroup // those through the Run that have not caught up yet, and what else Close waits for
 	closing atomic.Bool
 	over    chan struct{} // closed when the writer is done
 }
@@ -73,8 +73,8 @@ func readers(c *matrix.Cases, dir string, fsys vfs.FS) error {
 	}, nil)
 }
 
-// readersBeside is readers, with any options, and with more work beside.
-func readersBeside(c *matrix.Cases, o runlog.Options, more func(*busy) error) error {
+// readersBeside is readers, with any options, and with more work beside, for which Close waits.
+func readersBeside(c *matrix.Cases, o runlog.Options, more func(context.Context, *busy) error) error {
 	run, err := runlog.Open(context.Background(), o)
 	if err != nil {
 		return err
@@ -92,10 +92,14 @@ func readersBeside(c *matrix.Cases, o runlog.Options, more func(*busy) error) er
 		{"tail from outside", b.tailOutside},
 	}
 	if more != nil {
+		b.tails.Add(1)
 		jobs = append(jobs, struct {
 			name string
 			do   func(context.Context, *rand.Rand) error
-		}{"beside", func(context.Context, *rand.Rand) error { return more(b) }})
+		}{"beside", func(ctx context.Context, _ *rand.Rand) error {
+			defer b.tails.Done()
+			return more(ctx, b)
+		}})
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex

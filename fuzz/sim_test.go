@@ -282,10 +282,12 @@ func (s *sim) judge(left *vfs.Mem, r *rand.Rand) error {
 }
 
 // everywhere runs a load and crashes it at each operation that changes the disk, in three ways.
-func everywhere(c *matrix.Cases) error { return newSim(c.Seed).everywhere(c) }
+func everywhere(c *matrix.Cases) error { return newSim(c.Seed).everywhere(c, func() {}) }
 
-func (s *sim) everywhere(c *matrix.Cases) (err error) {
+// everywhere calls see at each of the operations, too.
+func (s *sim) everywhere(c *matrix.Cases, see func()) (err error) {
 	s.fault = func(n int64) {
+		see()
 		for salt := range uint64(3) {
 			if err == nil && c.Next() {
 				err = s.crashTest(n, salt)
