@@ -274,7 +274,7 @@ func named(err error, first, last uint64) error {
 		return err
 	}
 	with := *at
-	if with.FirstSeq, with.LastSeq = first, 0; last > first {
+	if with.FirstSeq, with.LastSeq = first, 0; last >= first {
 		with.LastSeq = last
 	}
 	if lost := (*compressed.LostError)(nil); errors.As(err, &lost) {

@@ -71,12 +71,13 @@ type Log struct {
 	Halt     string // halt record, JSON
 	Findings []Finding
 
-	files    map[string][]byte
-	resumed  uint64 // first seq behind the first damage from which reading can go on, 0: from none
-	lastGap  uint64 // first seq of the last damage
-	uncut    []int  // segments with bytes behind their footers
-	over     bool   // the manifest says that the run has ended
-	last     commit // K
+	files    map[string][]byte  // compressed segments as plain ones
+	packed   map[string]*packed // which of them are compressed, by the plain name
+	resumed  uint64             // first seq behind the first damage from which reading can go on, 0: from none
+	lastGap  uint64             // first seq of the last damage
+	uncut    []int              // segments with bytes behind their footers
+	over     bool               // the manifest says that the run has ended
+	last     commit             // K
 	lastSalt uint64
 	lastSHA  [32]byte
 	seqAt    map[uint64]uint64 // last seq by ordinal
@@ -117,6 +118,7 @@ func number(name, ext string) (n uint32) {
 // Read reads a run: the files of its folder by name. Bytes are not changed, and not kept in what it returns.
 func Read(files map[string][]byte) *Log {
 	l := &Log{files: files, seqAt: map[uint64]uint64{}, kinds: map[uint64]string{}, dicts: map[string]*dict{}}
+	l.expand()
 	l.End = l.walk()
 	l.checkManifest()
 	if !l.End.Verdict.damaged() { // else nobody asks
@@ -250,9 +252,6 @@ func runOf(s *segment) string {
 
 // walkFrom goes from segment to segment.
 func (l *Log) walkFrom(first uint32) End {
-	if ns := l.numbers(".segz"); len(ns) > 0 {
-		return l.end(Version, fmt.Sprintf("%08d.segz", ns[0]), -1, "compressed segment")
-	}
 	ns := l.numbers(".seg")
 	if len(ns) == 0 && l.files["manifest"] == nil && l.files["manifest.prev"] == nil {
 		return l.end(NotRun, "", -1, "neither manifest nor segment")
@@ -264,6 +263,9 @@ func (l *Log) walkFrom(first uint32) End {
 			return l.end(Missing, name, -1, "segment is not there")
 		}
 		s, verdict := openSegment(name, data)
+		if p := l.packed[name]; p != nil && p.verdict != Clean {
+			return l.end(p.verdict, name, 0, "header of a compressed segment")
+		}
 		if verdict != Clean {
 			off := int64(0)
 			if verdict == Corrupt {
