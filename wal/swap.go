@@ -266,9 +266,39 @@ func (w *swap) finish(stay, goes string) error {
 type uncachedIf struct {
 	vfs.File
 	cached bool
+	buf    []byte // read ahead: each read past the cache is one of the disk
+	off    int64
 }
 
+// Reads below and above these bounds are not read ahead for: the first lie elsewhere, the second are large enough.
+const (
+	aheadFrom  = 4 << 10
+	aheadBytes = 1 << 20
+)
+
 func (f *uncachedIf) ReadAt(b []byte, off int64) (int, error) {
+	if len(b) < aheadFrom || len(b) >= aheadBytes {
+		return f.direct(b, off)
+	}
+	if off < f.off || off+int64(len(b)) > f.off+int64(len(f.buf)) {
+		if cap(f.buf) == 0 {
+			f.buf = make([]byte, aheadBytes)
+		}
+		n, err := f.direct(f.buf[:aheadBytes], off)
+		f.buf, f.off = f.buf[:n], off
+		if notEOF(err) != nil {
+			f.buf = f.buf[:0]
+			return f.direct(b, off)
+		}
+	}
+	n := copy(b, f.buf[off-f.off:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *uncachedIf) direct(b []byte, off int64) (int, error) {
 	if !f.cached {
 		n, err := f.ReadAtUncached(b, off)
 		if !errors.Is(err, vfs.ErrUncachedUnsupported) {

@@ -2,7 +2,7 @@
 // sealed segment in blocks that are compressed one by one.
 //
 // A File gives back the plain file's bytes at the plain file's offsets, so that whatever reads a segment reads either kind.
-// It owns its descriptor, decompresses on demand into the caller's memory, and keeps nothing: caches are the caller's
+// It owns its descriptor, decompresses on demand into the caller's memory, and keeps no content: caches are the caller's
 // business. Encode writes a file; when it is synced, verified and put in the plain one's place is the business of package
 // wal. No size that a file claims makes it allocate more than a block, whatever the bytes are.
 package compressed

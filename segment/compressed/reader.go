@@ -32,6 +32,10 @@ type File struct {
 	disk int64
 	h    header
 	err  error // why there is no header
+
+	mu   sync.Mutex
+	line [lineSize]byte // of the index, the one that was read last
+	at   int64          // where it is; 0: there is none
 }
 
 var _ vfs.File = (*File)(nil)
@@ -160,11 +164,22 @@ func (z *File) lost(first, last int64, err *format.Error) *LostError {
 
 // place reads where block i is stored.
 func (z *File) place(i int64) (place, *format.Error) {
-	var line [lineSize]byte
-	if err := z.read(line[:], z.h.indexAt()+i/lineBlocks*lineSize); err != nil {
-		return place{}, err
+	at := z.h.indexAt() + i/lineBlocks*lineSize
+	z.mu.Lock()
+	line, known := z.line, z.at == at
+	z.mu.Unlock()
+	if !known {
+		if err := z.read(line[:], at); err != nil {
+			return place{}, err
+		}
 	}
-	return z.h.locate(z.path, line[:], i)
+	p, err := z.h.locate(z.path, line[:], i)
+	if err == nil && !known {
+		z.mu.Lock()
+		z.line, z.at = line, at
+		z.mu.Unlock()
+	}
+	return p, err
 }
 
 // block fills dst with block i, which is stored at p.
