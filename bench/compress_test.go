@@ -12,6 +12,7 @@ import (
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/examples/exchange/engine"
 	orderflow "github.com/runlog-io/runlog/examples/exchange/flow"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 	"github.com/runlog-io/runlog/wal"
 )
@@ -71,7 +72,7 @@ func nameOf(c wal.Compression) string {
 	}
 	block := c.BlockBytes
 	if block == 0 {
-		block = 64 << 10
+		block = compressed.DefaultBlock
 	}
 	return fmt.Sprintf("%v-%d/block=%dK", c.Codec, max(c.Level, 1), block>>10)
 }
@@ -127,7 +128,7 @@ func squeeze(tb testing.TB, dir string, c wal.Compression) (plain, disk int64) {
 func BenchmarkCompress(b *testing.B) {
 	for dress := range dresses {
 		for _, c := range packings[1:] {
-			for _, block := range []int{16 << 10, 64 << 10, 256 << 10} {
+			for _, block := range []int{16 << 10, 32 << 10, 64 << 10, 256 << 10} {
 				c.BlockBytes = block
 				b.Run(dresses[dress].name+"/"+nameOf(c), func(b *testing.B) {
 					from := orderRun(b, dress, wal.Compression{})
@@ -162,8 +163,8 @@ func orderReader(b *testing.B, dress int, c wal.Compression) (*runlog.Reader, ui
 func eachPacking(b *testing.B, name string, f func(b *testing.B, r *runlog.Reader, last uint64)) {
 	for dress := range dresses {
 		for _, c := range []wal.Compression{
-			{}, {Codec: wal.S2, BlockBytes: 16 << 10}, {Codec: wal.S2}, {Codec: wal.S2, BlockBytes: 256 << 10},
-			{Codec: wal.Zstd, BlockBytes: 16 << 10}, {Codec: wal.Zstd}, {Codec: wal.Zstd, BlockBytes: 256 << 10},
+			{}, {Codec: wal.S2, BlockBytes: 16 << 10}, {Codec: wal.S2, BlockBytes: 32 << 10}, {Codec: wal.S2, BlockBytes: 64 << 10},
+			{Codec: wal.Zstd, BlockBytes: 16 << 10}, {Codec: wal.Zstd, BlockBytes: 32 << 10}, {Codec: wal.Zstd, BlockBytes: 64 << 10},
 		} {
 			b.Run(name+"/"+dresses[dress].name+"/"+nameOf(c), func(b *testing.B) {
 				r, last := orderReader(b, dress, c)

@@ -196,16 +196,13 @@ func (c *cursor) close() {
 	}
 }
 
-// blockWindow hands out the content of a compressed segment to a scan, which decompresses into memory of its own: it
-// would push all others out of the cache.
+// blockWindow hands out the content of a compressed segment to a scan forward, which decompresses each block once, into memory
+// of its own: it would push all others out of the cache.
 type blockWindow struct {
 	z   *compressed.File
 	buf []byte // whole blocks
 	off int64  // of buf[0]
 }
-
-// windowBlocks is how many blocks a scan keeps before it goes on elsewhere; a batch that is larger makes it keep more.
-const windowBlocks = 4
 
 // at returns the content from off on; with more, more of it than before, or nothing if there is no more. In front of
 // what is lost it returns what there is, and then the error.
@@ -217,12 +214,11 @@ func (w *blockWindow) at(off int64, more bool) ([]byte, error) {
 	}
 	_, from := w.z.BlockOf(off)
 	want := int64(1)
-	switch {
-	case inside:
+	if inside {
 		want = max((end-off)/size, 1)
 		w.buf = append(w.buf[:0], w.buf[from-w.off:]...)
 		w.off = from
-	case from != end || int64(len(w.buf)) >= windowBlocks*size:
+	} else {
 		w.buf, w.off, end = w.buf[:0], from, from
 	}
 	limit := end
@@ -243,6 +239,38 @@ func (w *blockWindow) at(off int64, more bool) ([]byte, error) {
 		return nil, nil
 	}
 	return w.buf[off-w.off:], nil
+}
+
+// backWindow hands out the content of a compressed segment to a scan backward, whose steps overlap: block by block, through the
+// cache.
+type backWindow struct {
+	c   cursor
+	buf Buffer // of frames that go beyond a block
+	n   int64  // bytes that were handed out last
+}
+
+// at is that of blockWindow.
+func (w *backWindow) at(off int64, more bool) ([]byte, error) {
+	if !more {
+		b, err := w.c.at(off)
+		w.n = int64(len(b))
+		return b, err
+	}
+	end := w.c.m.info.footer.ContentEnd
+	want := min(2*w.n, end-off)
+	if want <= w.n {
+		return nil, nil
+	}
+	b := w.buf.size(int(want))
+	if err := w.c.copy(b, off); err != nil {
+		var lost *compressed.LostError
+		if !errors.As(err, &lost) || lost.From <= off+w.n {
+			return nil, err
+		}
+		b = b[:lost.From-off]
+	}
+	w.n = int64(len(b))
+	return b, nil
 }
 
 // lostTo returns the last seq that is lost with the content up to off, if first is the first: what the index leaves open is

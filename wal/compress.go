@@ -31,7 +31,7 @@ const (
 type Compression struct {
 	Codec      Codec // 0: none
 	Level      int   // 0: 1, the fastest; zstd has 1 to 4, S2 1 to 3
-	BlockBytes int   // what is compressed as one, and decompressed to read any of it; 0: 64 KiB; a power of two, 4 KiB to 1 MiB
+	BlockBytes int   // what is compressed as one, and decompressed to read any of it; 0: 32 KiB; a power of two, 4 KiB to 1 MiB
 	KeepPlain  int   // so many of the newest sealed segments stay as they are: what is read most; 0: none
 }
 

@@ -182,7 +182,13 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 		get:    func(seq uint64) (entry.View, error) { return m.view(seq, &buf) },
 		lostTo: m.lostTo,
 	}
-	if m.packed != nil {
+	switch {
+	case m.packed == nil:
+	case q.Reverse:
+		w := backWindow{c: cursor{m: m}}
+		defer w.c.close()
+		s.at = w.at
+	default:
 		s.at = (&blockWindow{z: m.packed}).at
 	}
 	return s.run(q, yield)

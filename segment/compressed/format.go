@@ -48,7 +48,7 @@ const checkSize = 8
 const (
 	MinBlock     = 4 << 10
 	MaxBlock     = 1 << 20
-	DefaultBlock = 64 << 10
+	DefaultBlock = 32 << 10
 )
 
 var le = binary.LittleEndian

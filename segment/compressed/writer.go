@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Codec      Codec
 	Level      int // 1 (fastest) to Codec.MaxLevel; 0: 1
-	BlockBytes int // content of a block; 0: 64 KiB; a power of two, 4 KiB to 1 MiB
+	BlockBytes int // content of a block; 0: 32 KiB; a power of two, 4 KiB to 1 MiB
 
 	// Step is called about once for each MiB of content. An error ends the work and is returned. nil: not.
 	Step func() error
