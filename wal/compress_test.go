@@ -749,3 +749,61 @@ func TestDecompressedBlocksAreBounded(t *testing.T) {
 		t.Errorf("%d blocks stay", len(c.byKey))
 	}
 }
+
+// Sealing stops what is being compressed: it does not wait for the rest, and leaves nothing behind.
+func TestSealingStopsTheCompression(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	g := newRig(t, compressing(Zstd, 0), func(o *Options) { o.Inline = false })
+	g.mem.SetHook(func(op vfs.Op) error {
+		if op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".segz.tmp") {
+			once.Do(func() { close(begun); <-release })
+		}
+		return nil
+	})
+	g.fill(60, 700)
+	<-begun
+	done := make(chan error, 1)
+	go func() { done <- errors.Join(g.log.Mark(), g.log.Seal(manifest.Ended)) }()
+	for !g.log.packer.stopped.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	g.must(<-done)
+	g.log.Close()
+	if n := len(contents(t, g.mem, runDir, ".segz", ".tmp")); n != 0 {
+		t.Errorf("%d files of a compression that was stopped", n)
+	}
+	whole(t, openReader(t, g.mem), g.want)
+}
+
+// A file that is cut short under a reader is a typed error, never a fault: compressed segments are not mapped.
+func TestACompressedSegmentThatIsCutUnderAReader(t *testing.T) {
+	g := newRig(t).fill(300, 700).sealed()
+	compressAll(t, g.mem, Compression{Codec: S2, BlockBytes: 4096})
+	r := openReader(t, g.mem)
+	if _, err := r.Get(1, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name := range contents(t, g.mem, runDir, ".segz") {
+		cut(t, g.mem, name, 4500)
+	}
+	r.files.blocks.limit = 0
+	failed := 0
+	for i := range g.want {
+		v, err := r.Get(uint64(i+1), nil)
+		switch {
+		case err == nil:
+			if err := equal(&v, g.want, i); err != nil {
+				t.Fatal(err)
+			}
+		case !errors.Is(err, format.ErrCorrupt) || !located(err):
+			t.Fatal(err)
+		default:
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Error("nobody has noticed it")
+	}
+}
