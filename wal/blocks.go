@@ -133,15 +133,18 @@ func (c *blockCache) forget(m *mapped) {
 // cursor reads the content of a finished segment at changing places: in place where the file is mapped, else in blocks. The
 // bytes that it returns are valid until its next use.
 type cursor struct {
-	m    *mapped
-	b    *block // pinned; nil: none
-	from int64  // of b
+	m     *mapped
+	plain []byte // the mapped content; nil: it is compressed
+	b     *block // pinned; nil: none
+	from  int64  // of b
 }
+
+func (m *mapped) cursor() cursor { return cursor{m: m, plain: m.bytes} }
 
 // at returns the content from off on: all of it where the file is mapped, else to the end of the block.
 func (c *cursor) at(off int64) ([]byte, error) {
-	if c.m.packed == nil {
-		return c.m.bytes[off:], nil
+	if c.plain != nil {
+		return c.plain[off:], nil
 	}
 	return c.inBlock(off)
 }

@@ -185,7 +185,7 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 	switch {
 	case m.packed == nil:
 	case q.Reverse:
-		w := backWindow{c: cursor{m: m}}
+		w := backWindow{c: m.cursor()}
 		defer w.c.close()
 		s.at = w.at
 	default:

@@ -107,9 +107,10 @@ func hasRoute(d *entry.Dict, topic, typ string) bool {
 
 // locateEntry walks from a sample to seq and returns the offset of its frame.
 func (m *mapped) locateEntry(seq uint64) (int64, error) {
-	c := cursor{m: m}
-	defer c.close()
-	return m.locate(&c, seq)
+	c := m.cursor()
+	off, err := m.locate(&c, seq)
+	c.close()
+	return off, err
 }
 
 func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
@@ -128,7 +129,12 @@ func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
 		if off < 0 || off >= end {
 			return 0, &format.Error{Path: m.path, Offset: off, FirstSeq: seq, Why: "the segment ends before the entry", Err: format.ErrCorrupt}
 		}
-		b, err := c.at(off)
+		b, err := c.plain, error(nil)
+		if b != nil { // as c.at does, which is a call
+			b = b[off:]
+		} else {
+			b, err = c.inBlock(off)
+		}
 		size, isEntry, ok := segment.SkipFrame(b, m.salt, off)
 		if !ok {
 			if found, ok := m.search(c, ix, behindLost(err, off), seq); ok {
@@ -185,7 +191,10 @@ func (m *mapped) search(c *cursor, ix segIndex, off int64, seq uint64) (int64, b
 // view returns the verified entry: in place where the file is mapped, else in buf.
 func (m *mapped) view(seq uint64, buf *Buffer) (v entry.View, err error) {
 	if m.packed != nil {
-		return m.read(seq, buf)
+		c := m.cursor()
+		v, err = m.read(&c, seq, buf)
+		c.close()
+		return v, err
 	}
 	off, err := m.locateEntry(seq)
 	if err != nil {
@@ -217,14 +226,15 @@ func (m *mapped) get(seq uint64, buf *Buffer) (v entry.View, err error) {
 		debug.SetPanicOnFault(old)
 		rescue(recover(), m.path, &err)
 	}()
-	return m.read(seq, buf)
+	c := m.cursor()
+	v, err = m.read(&c, seq, buf)
+	c.close()
+	return v, err
 }
 
 // read copies the entry into buf, and verifies the copy.
-func (m *mapped) read(seq uint64, buf *Buffer) (v entry.View, err error) {
-	c := cursor{m: m}
-	defer c.close()
-	off, err := m.locate(&c, seq)
+func (m *mapped) read(c *cursor, seq uint64, buf *Buffer) (v entry.View, err error) {
+	off, err := m.locate(c, seq)
 	if err != nil {
 		return v, err
 	}
@@ -237,8 +247,10 @@ func (m *mapped) read(seq uint64, buf *Buffer) (v entry.View, err error) {
 		return v, short(segment.ErrShort, m.path, off, seq)
 	}
 	b := buf.size(int(size))
-	if err := c.copy(b, off); err != nil {
-		return v, named(err, seq, 0)
+	if copy(b, head) < len(b) { // it goes beyond the block
+		if err := c.copy(b, off); err != nil {
+			return v, named(err, seq, 0)
+		}
 	}
 	f, err := segment.ReadFrame(m.path, b, m.salt, off, seq)
 	if err != nil {
