@@ -499,7 +499,7 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		fields string
 	}{
 		"ls":      {do(t, "ls", base, "--json"), "dir instance run status live started ended last_seq origin"},
-		"info":    {do(t, "info", dir, "--json"), "dir state status live entries last_seq durable_seq bytes torn_bytes kinds manifest segments warnings"},
+		"info":    {do(t, "info", dir, "--json"), "dir state status live entries last_seq durable_seq bytes plain_bytes torn_bytes kinds manifest segments warnings"},
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},
 		"history": {do(t, "history", dir, "zebra=z1", "--json"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
@@ -509,11 +509,12 @@ func TestJSONFieldsArePinned(t *testing.T) {
 			"record dir run dry_run decision status last_seq dropped_bytes file offset"},
 		"salvaged": {lastLine(do(t, "salvage", bad, filepath.Join(t.TempDir(), "a"), "--json")),
 			"record dir source source_run source_status entries lost lost_ranges last_seq findings report"},
-		"lost":    {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
-		"why":     {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
-		"finding": {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
-		"import":  {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
-		"version": {do(t, "version", "--json"), "version go formats"},
+		"lost":     {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
+		"why":      {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
+		"finding":  {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
+		"import":   {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
+		"compress": {do(t, "compress", base, "--json"), "record dir run segments compressed changed bytes plain_bytes"},
+		"version":  {do(t, "version", "--json"), "version go formats"},
 	} {
 		first := c.r.lines()[0]
 		d := json.NewDecoder(strings.NewReader(first))
