@@ -45,11 +45,12 @@ func checkText(field, s string, limit int) error {
 	return nil
 }
 
-// Batch is an arena of drafts on their way to the log, in submit order. Adding copies; memory is kept by Reset, so a warm
-// batch does not allocate. It is not safe for concurrent use.
+// Batch is an arena of drafts, and of notes between them, on their way to the log, in submit order. Adding copies; memory is
+// kept by Reset, so a warm batch does not allocate. It is not safe for concurrent use.
 type Batch struct {
-	recs []record
-	buf  []byte
+	recs  []record
+	notes []noteRecord
+	buf   []byte
 }
 
 // record is one draft in the arena: topic, type and tail lie back to back at buf[start:end].
@@ -125,7 +126,7 @@ func (b *Batch) Bytes() int { return len(b.buf) }
 
 // Reset empties the batch and keeps its memory, unless that has grown beyond keepBytes.
 func (b *Batch) Reset(keepBytes int) {
-	b.recs = b.recs[:0]
+	b.recs, b.notes = b.recs[:0], b.notes[:0]
 	if cap(b.buf) > keepBytes {
 		b.buf = nil
 	}

@@ -26,6 +26,7 @@ type sim struct {
 	o     runlog.Options
 	h     oracle.History
 	live  func()        // notes what the run that is open has acknowledged by now
+	noted int           // notes that it has acknowledged
 	fault func(n int64) // called before each operation that changes the disk
 	op    vfs.Op        // that operation
 	tiny  bool          // small entries, and some of zeros to fill a segment: so a fault has little to try in vain
@@ -146,7 +147,9 @@ func (s *sim) batches() error {
 			d.Payload = d.Payload[:min(len(d.Payload), 7000)]
 			in.Add(d)
 			b.Add(&d, log.Kinds(), s.o.Clock.Now())
+			s.addNote(&b, in)
 		}
+		s.addNote(&b, in)
 		if err := log.Append(&b, 0, b.Len(), seq); err != nil {
 			return err
 		}
@@ -154,7 +157,9 @@ func (s *sim) batches() error {
 		b.Reset(1 << 20)
 		switch s.rng.IntN(6) {
 		case 0, 1:
-			err = log.Sync()
+			if err = log.Sync(); err == nil {
+				s.noted = len(in.Notes)
+			}
 		case 2:
 			err = log.Mark()
 		}
@@ -186,8 +191,26 @@ func (s *sim) createLog(background func(task func())) (*wal.Log, *oracle.Submitt
 		return nil, nil, err
 	}
 	in := &oracle.Submitted{Entries: []runlog.Entry{oracle.Started}}
-	s.live = func() { s.h.Promise(id, in.Want, log.Durable().Load()) }
+	s.noted = 0
+	s.live = func() {
+		s.h.Promise(id, in.Want, log.Durable().Load())
+		s.h.PromiseNotes(id, in, s.noted)
+	}
 	return log, in, nil
+}
+
+// addNote adds a note of some kind to a batch, now and then.
+func (s *sim) addNote(b *entry.Batch, in *oracle.Submitted) {
+	if s.rng.IntN(3) > 0 {
+		return
+	}
+	kind := entry.NoteAnchor + entry.NoteKind(s.rng.IntN(6))
+	body := make([]byte, s.rng.IntN(60))
+	for i := range body {
+		body[i] = byte(s.rng.Uint32())
+	}
+	in.AddNote(kind, body)
+	b.AddNote(kind, body)
 }
 
 // draft makes an entry: mostly small, now and then one that forces a rotation.

@@ -41,7 +41,8 @@ type Builder struct {
 	nodes   atomic.Pointer[[]*[nodeChunk]node]     // stored by the writer, only grows
 	samples atomic.Pointer[[]*[sampleChunk]uint32] // stored by the writer, only grows
 	routes  atomic.Pointer[[]*[routeChunk]atomic.Uint64]
-	entries atomic.Uint64 // stored by the writer after the entry's sample
+	entries atomic.Uint64             // stored by the writer after the entry's sample
+	notes   atomic.Pointer[[]NoteRef] // stored by the writer, only grows
 
 	timed                                    atomic.Bool // stored by the writer after the first times
 	minInit, maxInit, minPublish, maxPublish atomic.Int64
@@ -61,6 +62,7 @@ func NewBuilder(firstSeq uint64) *Builder {
 	b.nodes.Store(&[]*[nodeChunk]node{})
 	b.samples.Store(&[]*[sampleChunk]uint32{})
 	b.routes.Store(&[]*[routeChunk]atomic.Uint64{})
+	b.notes.Store(&[]NoteRef{})
 	b.setTable(make([]slot, minTable))
 	return b
 }
@@ -255,7 +257,7 @@ func (b *Builder) Bounds() Bounds {
 
 // Bytes is the memory in use, a close estimate.
 func (b *Builder) Bytes() int64 {
-	n := len(*b.table.Load())*16 + len(*b.nodes.Load())*nodeChunk*8 + len(*b.samples.Load())*sampleChunk*4
+	n := len(*b.table.Load())*16 + len(*b.nodes.Load())*nodeChunk*8 + len(*b.samples.Load())*sampleChunk*4 + cap(*b.notes.Load())*24
 	return int64(n)
 }
 

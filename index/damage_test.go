@@ -10,10 +10,15 @@ import (
 
 // smallModel has everything that an index file can hold, in little space.
 func smallModel() *model {
-	m := randomModel(4, 1000, 120, 60)
+	m := newModel(1000)
+	m.note(entry.NoteAnchor) // before the first entry
+	m.addRandom(4, 120, 60)
+	m.note(entry.NoteStateHash)
+	m.note(entry.NoteStreams)
 	for i := range uint64(8) {
 		m.add(1, 0xffffffff_00000000|i, 5)
 	}
+	m.note(entry.NoteGap)
 	return m
 }
 
@@ -133,6 +138,8 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		for i := range 20 {
 			m.add(1, 42, order(i))
 		}
+		m.note(entry.NoteAnchor)
+		m.note(entry.NoteStateHash)
 		f := m.open(t)
 		return m, m.encode(t), f.s
 	}
@@ -168,6 +175,12 @@ func TestSealedNonsenseIsRefused(t *testing.T) {
 		"header padding":            func(b []byte, s sections) { b[headerSize-1] = 1 },
 		"padding before dictionary": func(b []byte, s sections) { b[s.dictAt-1] = 1 },
 		"padding behind dictionary": func(b []byte, s sections) { b[s.dictAt+s.dictSize] = 1 },
+		"padding behind notes":      func(b []byte, s sections) { b[s.notesAt+s.notesSize] = 1 },
+		"more notes than there are": func(b []byte, s sections) { b[s.notesAt] = 3 },
+		"notes behind the last one": func(b []byte, s sections) { b[s.notesAt] = 1 },
+		"a note of another kind":    func(b []byte, s sections) { b[s.notesAt+1] = byte(entry.NoteMarker) },
+		"a note behind the entries": func(b []byte, s sections) { b[s.notesAt+2] = 100 },
+		"two notes in one place":    func(b []byte, s sections) { b[s.notesAt+7] = 0 },
 	} {
 		m, data, s := build()
 		damage(data, s)

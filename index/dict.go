@@ -57,7 +57,7 @@ func (f *File) HasRoute(topic, typ string) bool {
 	return found
 }
 
-// dictReader decodes the dictionary; bad is set for good by whatever does not fit.
+// dictReader decodes the dictionary and the notes; bad is set for good by whatever does not fit.
 type dictReader struct {
 	b   []byte
 	bad bool
@@ -71,6 +71,16 @@ func (r *dictReader) uvarint() uint64 {
 	}
 	r.b = r.b[n:]
 	return v
+}
+
+func (r *dictReader) byte() byte {
+	if len(r.b) == 0 {
+		r.bad = true
+		return 0
+	}
+	c := r.b[0]
+	r.b = r.b[1:]
+	return c
 }
 
 func (r *dictReader) text(limit int) string {

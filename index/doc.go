@@ -16,6 +16,7 @@
 // Concurrency: one goroutine adds to a Builder, any number look up. A File or Filter may be used by any number, until
 // Close; the owner sees to it that none is in a call then. Nothing that is returned borrows from a mapping.
 //
-// Open, OpenFilter and the methods of File and Filter read mapped memory, and fault if the file has been cut short
-// since. They set nothing up against that: package wal guards its calls with debug.SetPanicOnFault.
+// A file that is cut short while it is mapped, or a medium that does not give its bytes, is a fault for who reads there.
+// Open, OpenFilter, BuildFilter and what reads a whole file turn it into an error that wraps format.ErrMappingLost. The
+// look-ups (Offset, First, Seqs, MayContain) do not: package wal guards its calls, once for many.
 package index

@@ -34,9 +34,10 @@ func Encode(b *Builder, dict *entry.Dict, meta Meta) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	notes := appendNotes(nil, b)
 	s := sections{
 		entries: b.entries.Load(), sampleEvery: SampleEvery, buckets: bucketCount(uint64(b.keys)),
-		dictSize: int64(len(dictBytes)) + trailerSize,
+		dictSize: int64(len(dictBytes)) + trailerSize, notesSize: int64(len(notes)) + trailerSize,
 	}
 	s.lay()
 	if s.entries > 0 {
@@ -44,22 +45,31 @@ func Encode(b *Builder, dict *entry.Dict, meta Meta) ([]byte, error) {
 			return nil, fmt.Errorf("%w: index: entry at offset %d, content ends at %d", format.ErrInvalid, last, meta.ContentEnd)
 		}
 	}
+	if n := len(b.Notes()); n > 0 && b.Notes()[n-1].Offset >= meta.ContentEnd {
+		return nil, fmt.Errorf("%w: index: note at offset %d, content ends at %d", format.ErrInvalid, b.Notes()[n-1].Offset, meta.ContentEnd)
+	}
 	e := encoder{b: b, s: &s, salt: meta.Salt}
 	order, lists := e.order()
 	guess := int64(lists)*24 + int64(b.added)*3 // what it takes at most, nearly always
-	e.out = make([]byte, s.postingsAt, s.postingsAt+guess+s.dictSize+2*align)
+	e.out = make([]byte, s.postingsAt, s.postingsAt+guess+s.dictSize+s.notesSize+3*align)
 	e.samples()
 	if err := e.keys(order); err != nil {
 		return nil, err
 	}
 	s.postingsSize = int64(len(e.out)) - s.postingsAt
 	s.lay()
-	e.out = append(e.out, make([]byte, s.dictAt-int64(len(e.out)))...)
-	e.out = append(e.out, dictBytes...)
-	e.out = le.AppendUint64(e.out, format.Check64(dictBytes, meta.Salt, s.dictAt))
+	e.section(s.dictAt, dictBytes)
+	e.section(s.notesAt, notes)
 	e.out = append(e.out, make([]byte, s.trailerAt-int64(len(e.out)))...)
 	e.header(dict.BaseTime, meta)
 	return le.AppendUint64(e.out, xxhash.Sum64(e.out)), nil
+}
+
+// section appends a section that checks itself as a whole, at its place.
+func (e *encoder) section(at int64, b []byte) {
+	e.out = append(e.out, make([]byte, at-int64(len(e.out)))...)
+	e.out = append(e.out, b...)
+	e.out = le.AppendUint64(e.out, format.Check64(b, e.salt, at))
 }
 
 type encoder struct {
@@ -92,6 +102,8 @@ func (e *encoder) header(baseTime int64, meta Meta) {
 	le.PutUint64(h[hdrFileSize:], uint64(s.trailerAt)+trailerSize)
 	le.PutUint64(h[hdrKeys:], uint64(e.b.keys))
 	le.PutUint64(h[hdrKeyPostings:], e.b.postings)
+	le.PutUint64(h[hdrNotesAt:], uint64(s.notesAt))
+	le.PutUint64(h[hdrNotesSize:], uint64(s.notesSize))
 	format.SealHeader(h, format.MagicIndex, Version, e.salt)
 }
 

@@ -42,9 +42,12 @@ func Open(fsys vfs.FS, path string, want Want) (*File, error) {
 		return nil, err
 	}
 	f := &File{path: path, mapping: m, data: m.Bytes()}
-	if err = f.readHeader(want); err == nil {
-		err = f.readDict()
-	}
+	err = format.Guarded(path, func() error {
+		if err := f.readHeader(want); err != nil {
+			return err
+		}
+		return f.readDict()
+	})
 	if err != nil {
 		_ = m.Close()
 		return nil, err
@@ -111,6 +114,7 @@ func (f *File) readSections() error {
 	f.s = sections{
 		entries: f.bounds.Entries, sampleEvery: uint64(le.Uint32(h[hdrSampleEvery:])), buckets: le.Uint64(h[hdrBuckets:]),
 		postingsSize: int64(le.Uint64(h[hdrPostingsSize:])), dictSize: int64(le.Uint64(h[hdrDictSize:])),
+		notesSize: int64(le.Uint64(h[hdrNotesSize:])),
 	}
 	s := &f.s
 	if got := le.Uint64(h[hdrFileSize:]); got != size {
@@ -122,7 +126,7 @@ func (f *File) readSections() error {
 	}
 	// Bounded by the file's size, no sum below can overflow.
 	if s.buckets > size/bucketSize || uint64(s.postingsSize) > size ||
-		uint64(s.dictSize) > size || s.dictSize < trailerSize {
+		uint64(s.dictSize) > size || s.dictSize < trailerSize || uint64(s.notesSize) > size || s.notesSize < trailerSize {
 		return corrupt(f.path, hdrBuckets, "sections do not fit into %d bytes", size)
 	}
 	if f.keys > s.buckets*bucketSlots || f.postings < f.keys {
@@ -135,7 +139,7 @@ func (f *File) readSections() error {
 	}{
 		{hdrSamplesAt, s.samplesAt, "samples"}, {hdrBucketsAt, s.bucketsAt, "buckets"},
 		{hdrPostingsAt, s.postingsAt, "posting lists"}, {hdrDictAt, s.dictAt, "dictionary"},
-		{hdrFileSize, s.trailerAt + trailerSize, "end"},
+		{hdrNotesAt, s.notesAt, "notes"}, {hdrFileSize, s.trailerAt + trailerSize, "end"},
 	} {
 		if got := le.Uint64(h[p.field:]); got != uint64(p.want) {
 			return corrupt(f.path, p.field, "%s at %d, want %d", p.name, got, p.want)
@@ -364,6 +368,10 @@ func (f *File) Keys(yield func(tag uint64) bool) error {
 	if f.data == nil {
 		return format.ErrClosed
 	}
+	return format.Guarded(f.path, func() error { return f.eachKey(yield) })
+}
+
+func (f *File) eachKey(yield func(tag uint64) bool) error {
 	for i := range f.s.buckets {
 		b, err := f.bucket(i)
 		if err != nil {

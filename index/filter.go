@@ -163,7 +163,7 @@ func OpenFilter(fsys vfs.FS, path string, want FilterWant) (*Filter, error) {
 		return nil, err
 	}
 	f := &Filter{path: path, mapping: m, data: m.Bytes(), want: want}
-	if err := f.readHeader(); err != nil {
+	if err := format.Guarded(path, f.readHeader); err != nil {
 		_ = m.Close()
 		return nil, err
 	}
@@ -246,13 +246,15 @@ func (f *Filter) VerifyAll() error {
 	if f.data == nil {
 		return format.ErrClosed
 	}
-	if err := f.readHeader(); err != nil {
-		return err
-	}
-	for i := range f.blocks {
-		if _, err := f.block(i); err != nil {
+	return format.Guarded(f.path, func() error {
+		if err := f.readHeader(); err != nil {
 			return err
 		}
-	}
-	return nil
+		for i := range f.blocks {
+			if _, err := f.block(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -35,7 +35,7 @@ func golden(t *testing.T, name string, got []byte) string {
 
 func TestGoldenIndex(t *testing.T) {
 	m := smallModel()
-	path := golden(t, "golden-v1.idx", m.encode(t))
+	path := golden(t, "golden-v2.idx", m.encode(t))
 	f, err := Open(vfs.OS, path, m.meta)
 	if err != nil {
 		t.Fatal(err)
@@ -112,6 +112,7 @@ func TestCodeAgreesWithThePage(t *testing.T) {
 			"buckets_at": {hdrBucketsAt, 8}, "buckets": {hdrBuckets, 8}, "postings_at": {hdrPostingsAt, 8},
 			"postings_size": {hdrPostingsSize, 8}, "dict_at": {hdrDictAt, 8}, "dict_size": {hdrDictSize, 8},
 			"file_size": {hdrFileSize, 8}, "keys": {hdrKeys, 8}, "key_postings": {hdrKeyPostings, 8},
+			"notes_at": {hdrNotesAt, 8}, "notes_size": {hdrNotesSize, 8},
 		},
 		"### Filter header fields": {
 			"first": {fltFirst, 4}, "last": {fltLast, 4}, "blocks": {fltBlocks, 8}, "keys": {fltKeys, 8}, "salts": {fltSalts, 8},

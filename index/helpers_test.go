@@ -144,6 +144,7 @@ type model struct {
 	offsets []int64 // by seq - first
 	keys    map[uint64][]uint64
 	counts  map[uint32]uint64
+	notes   []NoteRef
 	b       *Builder
 	dict    *entry.Dict
 	meta    Meta
@@ -183,13 +184,25 @@ func (m *model) add(route uint32, fps ...uint64) uint64 {
 	return seq
 }
 
+// note adds a note behind the entries so far.
+func (m *model) note(kind entry.NoteKind) {
+	m.notes = append(m.notes, NoteRef{Kind: kind, After: m.first + uint64(len(m.offsets)) - 1, Offset: m.meta.ContentEnd})
+	m.b.AddNote(kind, m.meta.ContentEnd)
+	m.meta.ContentEnd += 64
+}
+
 // order is a fingerprint of a numbered order id.
 func order(i int) uint64 { return entry.FingerprintString(entry.NoClientOrderID, fmt.Sprint("O-", i)) }
 
 // randomModel has entries with 0 to 3 of some keys each, some repeated in the same entry.
 func randomModel(seed uint64, first uint64, entries, keys int) *model {
-	rnd := rand.New(rand.NewPCG(seed, 1))
 	m := newModel(first)
+	m.addRandom(seed, entries, keys)
+	return m
+}
+
+func (m *model) addRandom(seed uint64, entries, keys int) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
 	for range entries {
 		var fps []uint64
 		for range rnd.IntN(4) {
@@ -197,7 +210,6 @@ func randomModel(seed uint64, first uint64, entries, keys int) *model {
 		}
 		m.add([]uint32{0, 1, 2, 200}[rnd.IntN(4)], fps...)
 	}
-	return m
 }
 
 func (m *model) encode(t testing.TB) []byte {
@@ -268,6 +280,13 @@ func (m *model) checkFile(f *File, damaged bool) error {
 			return fmt.Errorf("RouteCount(%d) = %d, want %d", no, f.RouteCount(no), n)
 		}
 	}
+	notes, err := f.Notes()
+	if err != nil && !(damaged && isCorrupt(err)) {
+		return err
+	}
+	if err == nil && !slices.Equal(notes, m.notes) {
+		return fmt.Errorf("Notes() = %v, want %v", notes, m.notes)
+	}
 	return nil
 }
 
@@ -297,6 +316,9 @@ func (m *model) checkBuilder() error {
 		if m.b.RouteCount(no) != n {
 			return fmt.Errorf("RouteCount(%d) = %d, want %d", no, m.b.RouteCount(no), n)
 		}
+	}
+	if !slices.Equal(m.b.Notes(), m.notes) {
+		return fmt.Errorf("Notes() = %v, want %v", m.b.Notes(), m.notes)
 	}
 	return m.b.Err()
 }
@@ -346,6 +368,10 @@ func reseal(b []byte) {
 	if p := piece(dict, le.Uint64(b[hdrDictSize:])); len(p) >= trailerSize {
 		body := p[:len(p)-trailerSize]
 		le.PutUint64(p[len(body):], format.Check64(body, salt, int64(dict)))
+	}
+	if p := piece(le.Uint64(b[hdrNotesAt:]), le.Uint64(b[hdrNotesSize:])); len(p) >= trailerSize {
+		body := p[:len(p)-trailerSize]
+		le.PutUint64(p[len(body):], format.Check64(body, salt, int64(le.Uint64(b[hdrNotesAt:]))))
 	}
 	format.SealHeader(b[:headerSize], format.MagicIndex, Version, salt)
 	le.PutUint64(b[size:], xxhash.Sum64(b[:size]))

@@ -9,7 +9,7 @@ import (
 
 // Versions of the files that this build reads and writes.
 const (
-	Version       = 1
+	Version       = 2
 	FilterVersion = 1
 )
 
@@ -46,7 +46,9 @@ const (
 	hdrFileSize     = 168
 	hdrKeys         = 176
 	hdrKeyPostings  = 184
-	hdrEnd          = 192 // zeros from here
+	hdrNotesAt      = 192
+	hdrNotesSize    = 200
+	hdrEnd          = 208 // zeros from here
 )
 
 // Pieces of an index file.
@@ -103,13 +105,13 @@ func bucketCount(keys uint64) uint64 { return (keys*10 + 41) / 42 }
 // home is the bucket that a search for fp begins with.
 func home(fp, buckets uint64) uint64 { return (fp >> 32) * buckets >> 32 }
 
-// sections are the places of an index file's parts. All of them follow from five sizes, so a reader accepts no others.
+// sections are the places of an index file's parts. All of them follow from six sizes, so a reader accepts no others.
 type sections struct {
-	entries, sampleEvery, buckets uint64
-	postingsSize, dictSize        int64
+	entries, sampleEvery, buckets     uint64
+	postingsSize, dictSize, notesSize int64
 
-	lines                                               uint64 // of samples
-	samplesAt, bucketsAt, postingsAt, dictAt, trailerAt int64
+	lines                                                        uint64 // of samples
+	samplesAt, bucketsAt, postingsAt, dictAt, notesAt, trailerAt int64
 }
 
 func (s *sections) lay() {
@@ -119,7 +121,8 @@ func (s *sections) lay() {
 	s.bucketsAt = s.samplesAt + int64(s.lines)*lineSize
 	s.postingsAt = s.bucketsAt + int64(s.buckets)*bucketSize
 	s.dictAt = alignUp(s.postingsAt + s.postingsSize)
-	s.trailerAt = format.Align8(s.dictAt + s.dictSize)
+	s.notesAt = alignUp(s.dictAt + s.dictSize)
+	s.trailerAt = format.Align8(s.notesAt + s.notesSize)
 }
 
 // Meta ties an index to its segment.

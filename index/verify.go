@@ -12,6 +12,10 @@ func (f *File) VerifyAll() error {
 	if f.data == nil {
 		return format.ErrClosed
 	}
+	return format.Guarded(f.path, f.verifyAll)
+}
+
+func (f *File) verifyAll() error {
 	for _, check := range [...]func() error{f.verifySamples, f.verifyLists, f.verifyBuckets, f.verifyRest} {
 		if err := check(); err != nil {
 			return err
@@ -108,14 +112,18 @@ func (f *File) verifyBuckets() error {
 	return nil
 }
 
-// verifyRest verifies the dictionary's check once more, and all padding that is not between lists or samples.
+// verifyRest verifies the dictionary's check once more, the notes, and all padding that is not between lists or samples.
 func (f *File) verifyRest() error {
 	end := f.s.dictAt + f.s.dictSize
 	if format.Check64(f.data[f.s.dictAt:end-trailerSize], f.meta.Salt, f.s.dictAt) != le.Uint64(f.data[end-trailerSize:]) {
 		return corrupt(f.path, f.s.dictAt, "check of the dictionary does not match")
 	}
+	notesEnd := f.s.notesAt + f.s.notesSize
+	if _, err := f.Notes(); err != nil {
+		return err
+	}
 	for _, gap := range [...][2]int64{
-		{hdrEnd, headerSize}, {f.s.postingsAt + f.s.postingsSize, f.s.dictAt}, {end, f.s.trailerAt},
+		{hdrEnd, headerSize}, {f.s.postingsAt + f.s.postingsSize, f.s.dictAt}, {end, f.s.notesAt}, {notesEnd, f.s.trailerAt},
 	} {
 		if err := f.verifyZero(gap[0], gap[1]); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
 )
 
@@ -38,12 +39,12 @@ const (
 	KindCommit    = 0x05
 	KindFooter    = 0x06
 	KindHalt      = 0x07
-	KindAnchor    = 0x08
-	KindStateHash = 0x09
-	KindStream    = 0x0a
-	KindCursor    = 0x0b
-	KindMarker    = 0x0c
-	KindMarkerGap = 0x0d
+	KindAnchor    = uint8(entry.NoteAnchor) // notes, which have no seq
+	KindStateHash = uint8(entry.NoteStateHash)
+	KindStreams   = uint8(entry.NoteStreams)
+	KindCursor    = uint8(entry.NoteCursor)
+	KindMarker    = uint8(entry.NoteMarker)
+	KindMarkerGap = uint8(entry.NoteGap)
 	KindEntry     = 0x80 // the low four bits are entry.HasID and so on
 )
 
@@ -243,6 +244,9 @@ type Frame struct {
 
 // IsEntry reports whether the frame is an entry's.
 func (f *Frame) IsEntry() bool { return f.Kind&0xf0 == KindEntry }
+
+// IsNote reports whether the frame is a note's.
+func (f *Frame) IsNote() bool { return entry.NoteKind(f.Kind).Valid() }
 
 // Flags are the entry flags in the kind.
 func (f *Frame) Flags() uint8 { return f.Kind &^ KindEntry }

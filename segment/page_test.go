@@ -104,13 +104,13 @@ func TestLayoutAgreesWithThePage(t *testing.T) {
 func TestKindsAgreeWithThePage(t *testing.T) {
 	want := map[string]string{
 		"pad": "0x01", "start": "0x02", "route": "0x03", "key kind": "0x04", "commit": "0x05", "footer": "0x06", "halt": "0x07",
-		"anchor": "0x08", "state hash": "0x09", "stream": "0x0a", "cursor": "0x0b", "marker": "0x0c", "marker gap": "0x0d",
+		"anchor": "0x08", "state hash": "0x09", "streams": "0x0a", "cursor": "0x0b", "marker": "0x0c", "marker gap": "0x0d",
 		"entry": "0x80-0x8f",
 	}
 	code := map[string]int{
 		"pad": KindPad, "start": KindStart, "route": KindRoute, "key kind": KindKeyKind, "commit": KindCommit, "footer": KindFooter,
-		"halt": KindHalt, "anchor": KindAnchor, "state hash": KindStateHash, "stream": KindStream, "cursor": KindCursor,
-		"marker": KindMarker, "marker gap": KindMarkerGap, "entry": KindEntry,
+		"halt": KindHalt, "anchor": int(KindAnchor), "state hash": int(KindStateHash), "streams": int(KindStreams), "cursor": int(KindCursor),
+		"marker": int(KindMarker), "marker gap": int(KindMarkerGap), "entry": KindEntry,
 	}
 	rows := pageTable(t, "segment.md", "### Kinds")
 	if len(rows) != len(code) {

@@ -76,7 +76,7 @@ func ReadBatch(b []byte, salt uint64, off int64, prev Chain) (Batch, error) {
 
 // known reports whether a reader may go on behind a frame of this kind.
 func known(kind uint8) bool {
-	return kind >= KindPad && kind <= KindMarkerGap || kind >= 0x40 && kind < KindEntry
+	return kind >= KindPad && kind <= KindHalt || entry.NoteKind(kind).Valid() || kind >= 0x40 && kind < KindEntry
 }
 
 func finishBatch(raw []byte, f *Frame, off int64, prev Chain, entries uint64, frames uint32) (Batch, error) {

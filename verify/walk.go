@@ -234,8 +234,12 @@ func (s *seg) batch(off int64) (batch, error) {
 			return b, nil
 		case f.Kind == segment.KindStart && at != s.h.Size, f.Kind != segment.KindStart && at == s.h.Size:
 			bad(KindFrame, at, 0, 0, "the start frame is not the segment's first")
-		case f.Kind > segment.KindMarkerGap && (f.Kind < 0x40 || f.Kind >= segment.KindEntry):
+		case f.Kind > uint8(entry.NoteGap) && (f.Kind < 0x40 || f.Kind >= segment.KindEntry):
 			return b, &format.Error{Path: s.path, Offset: at, Why: fmt.Sprintf("frame kind %#x", f.Kind), Err: format.ErrVersion}
+		case f.IsNote():
+			if kind := entry.NoteKind(f.Kind); s.ix != nil && kind.Indexed() {
+				s.ix.AddNote(kind, at)
+			}
 		default:
 			if err := segment.Learn(&f, s.dict); err != nil {
 				bad(KindFrame, at, 0, 0, "dictionary: "+detail(err))

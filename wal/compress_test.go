@@ -807,3 +807,58 @@ func TestACompressedSegmentThatIsCutUnderAReader(t *testing.T) {
 		t.Error("nobody has noticed it")
 	}
 }
+
+// Notes come back from compressed segments, in both directions; a damaged block takes none without an error.
+func TestNotesComeBackFromCompressedSegments(t *testing.T) {
+	g, notes := noted(t, 120)
+	g.sealed()
+	compressAll(t, g.mem, Compression{Codec: Zstd, BlockBytes: 4096})
+	r := openReader(t, g.mem)
+	whole(t, r, g.want)
+	for _, o := range noteQuestions(120) {
+		if err := agree(r, notes, o); err != nil {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	name := compressed.FileName(2)
+	for off := 128 + 4096 + 64 + 3; off < len(contents(t, g.mem, runDir, name)[name])-segment.FooterSize; off += 97 {
+		m := g.mem.Kill()
+		poke(t, m, name, int64(off), 0x20)
+		r := openReader(t, m)
+		for _, o := range []NoteOptions{{}, {Kinds: allNotes[:2]}, {Kinds: allNotes[:2], Reverse: true}} {
+			var got []string
+			var end error
+			for n, err := range r.Notes(o) {
+				if end = err; err == nil {
+					got = append(got, string(n.Body))
+				}
+			}
+			want := 0
+			for i := range notes { // what comes is a part of what is there, in order
+				n := notes[i]
+				if o.Reverse {
+					n = notes[len(notes)-1-i]
+				}
+				if want < len(got) && string(n.Body) == got[want] {
+					want++
+				}
+			}
+			if want != len(got) {
+				t.Fatalf("offset %d, %+v: notes that are not there, or not in order", off, o)
+			}
+			if q := newNoteQuery(o); end == nil {
+				missing := 0
+				for _, n := range notes {
+					if q.wants(n.Kind, n.After) {
+						missing++
+					}
+				}
+				if missing != len(got) {
+					t.Fatalf("offset %d, %+v: %d of %d notes, and no error", off, o, len(got), missing)
+				}
+			} else if !errors.Is(end, format.ErrCorrupt) || !strings.Contains(end.Error(), name) {
+				t.Fatalf("offset %d: %v", off, end)
+			}
+		}
+	}
+}

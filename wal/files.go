@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -318,9 +317,13 @@ func (fs *files) loadSegment(ref *segRef, m *mapped) error {
 			return nil, err
 		}
 		if o == nil { // nothing of it can be read in order
-			return &memIndex{Builder: index.NewBuilder(in.footer.FirstSeq), dict: entry.NewDict(0), last: in.footer.FirstSeq - 1, rest: err}, nil
+			return &memIndex{Builder: index.NewBuilder(in.footer.FirstSeq), dict: entry.NewDict(0), last: in.footer.FirstSeq - 1, rest: err, noted: err}, nil
 		}
-		return &memIndex{Builder: o.ix, dict: o.dict, last: o.chain.Seq, rest: err}, nil
+		ix := &memIndex{Builder: o.ix, dict: o.dict, last: o.chain.Seq, rest: err, noted: err}
+		if end := o.end.Load(); err == nil && end != in.footer.ContentEnd { // no entry is there, but there may be notes
+			ix.noted = &format.Error{Path: ref.path, Offset: end, Why: "what stands behind the last entry does not validate", Err: format.ErrCorrupt}
+		}
+		return ix, nil
 	}
 	m.file, err = index.Open(fs.fsys, path, indexWant(&in.header, &in.footer))
 	if err != nil {
@@ -454,17 +457,5 @@ func trimZeros(b []byte) []byte {
 	return b
 }
 
-// rescue turns a fault in mapped memory into an error. It is called with recover()'s value from a deferred function,
-// while debug.SetPanicOnFault is on; other panics go on.
-func rescue(r any, path string, err *error) {
-	if r == nil {
-		return
-	}
-	if re, ok := r.(runtime.Error); ok {
-		if _, fault := r.(interface{ Addr() uintptr }); fault {
-			*err = &format.Error{Path: path, Offset: -1, Why: re.Error(), Err: format.ErrMappingLost}
-			return
-		}
-	}
-	panic(r)
-}
+// rescue is format.Rescue.
+func rescue(r any, path string, err *error) { format.Rescue(r, path, err) }

@@ -134,8 +134,8 @@ func (l *Log) DeclareKind(name string) (entry.KindNo, error) {
 	return no, err
 }
 
-// Append writes items from to to-1 of b as one batch, whole or absent, with seqs from firstSeq on, which must follow
-// the last one. It does not sync, except when it rotates.
+// Append writes items from to to-1 of b, and the notes that belong to them, as one batch, whole or absent, with seqs from
+// firstSeq on, which must follow the last one. A batch may hold notes only. It does not sync, except when it rotates.
 func (l *Log) Append(b *entry.Batch, from, to int, firstSeq uint64) error {
 	if l.failed != nil {
 		return l.failed
@@ -143,7 +143,7 @@ func (l *Log) Append(b *entry.Batch, from, to int, firstSeq uint64) error {
 	if firstSeq != l.active.chain.Seq+1 {
 		return fmt.Errorf("%w: batch starts at seq %d, the log ends at %d", format.ErrInvalid, firstSeq, l.active.chain.Seq)
 	}
-	if from >= to {
+	if i, j := b.NotesBetween(from, to); from >= to && i == j {
 		return nil
 	}
 	if err := l.sealer.failure(); err != nil {
@@ -166,19 +166,36 @@ func (l *Log) encode(b *entry.Batch, from, to int) *segment.Commit {
 	l.routes.undo() // of an encoding that did not fit
 	base := o.dict.BaseTime
 	if !o.started {
-		base = b.At(from).TsPublish
+		if base = l.o.Clock.Now(); from < to {
+			base = b.At(from).TsPublish
+		}
 		l.encodeStart(base)
 	}
 	if o.started && l.kinds.Load() != o.dict.Kinds() {
 		l.encodeKinds()
 	}
 	seq := o.chain.Seq
+	note, notes := b.NotesBetween(from, to)
 	for i := from; i < to; i++ {
+		note = l.encodeNotes(b, note, notes, i)
 		it := b.At(i)
 		seq++
 		l.enc.Entry(seq, base, l.route(&it), &it)
 	}
+	l.encodeNotes(b, note, notes, to)
 	return l.commit(seq, 0, 0)
+}
+
+// encodeNotes writes the notes from note to before notes that stand in front of item i, and returns the next one.
+func (l *Log) encodeNotes(b *entry.Batch, note, notes, i int) int {
+	for ; note < notes; note++ {
+		before, kind, body := b.NoteAt(note)
+		if before > i {
+			break
+		}
+		l.enc.Raw(uint8(kind), body)
+	}
+	return note
 }
 
 func (l *Log) encodeStart(base int64) {
@@ -276,6 +293,7 @@ func (l *Log) Sync() error {
 		return nil // earlier segments may not be on the disk: Seal sees to them
 	}
 	l.synced = l.active.chain
+	l.active.durableEnd.Store(l.active.end.Load())
 	l.durable.publish(l.active.chain.Seq)
 	return nil
 }

@@ -96,6 +96,9 @@ func (r *Reader) judge(ref *segRef, cause error) error {
 		return nil
 	}
 	o, stop, err := openPrefix(r.fsys, ref, r.files.run)
+	if o != nil { // finished, so its writer has synced it
+		o.durableEnd.Store(o.end.Load())
+	}
 	if err == nil && o.complete() {
 		r.warn(&format.Error{Path: ref.path, Offset: -1, Why: "the footer is damaged; the segment is read frame by frame", Err: cause})
 		ref.open.Store(o)

@@ -36,9 +36,10 @@ type openSeg struct {
 	stats   stats
 	halt    *manifest.Halt // why the run halted, if a batch says so
 
-	firstSeq uint64        // set before the segment is published
-	end      atomic.Int64  // behind the last whole batch; published after its entries are indexed
-	lastSeq  atomic.Uint64 // last seq that has been ingested
+	firstSeq   uint64        // set before the segment is published
+	end        atomic.Int64  // behind the last whole batch; published after its entries are indexed
+	durableEnd atomic.Int64  // behind the last batch that is known to be durable
+	lastSeq    atomic.Uint64 // last seq that has been ingested
 }
 
 // provable is a commit that is not yet proven durable, with the state before it.
@@ -109,6 +110,7 @@ func newOpenSeg(path string, h segment.Header, f vfs.File, prev segment.Chain) *
 	o.dict = entry.NewDict(0)
 	o.ix = index.NewBuilder(o.firstSeq)
 	o.end.Store(h.Size)
+	o.durableEnd.Store(h.Size)
 	o.lastSeq.Store(prev.Seq)
 	return o
 }
@@ -138,6 +140,10 @@ func (o *openSeg) ingest(b *segment.Batch) error {
 		case f.Kind == segment.KindHalt:
 			if h, err := manifest.DecodeHalt(o.path, f.Offset, f.Body); err == nil {
 				o.halt = &h
+			}
+		case f.IsNote():
+			if kind := entry.NoteKind(f.Kind); kind.Indexed() {
+				o.ix.AddNote(kind, f.Offset)
 			}
 		default:
 			if err := segment.Learn(&f, o.dict); err != nil {

@@ -210,15 +210,21 @@ func openSegs(set *segSet) (open []*openSeg) {
 func (r *Reader) proven(open []*openSeg) {
 	f := r.ext
 	durable := f.chain.Seq
-	if !f.ended.Load() {
+	if f.ended.Load() {
+		for _, o := range open {
+			o.durableEnd.Store(o.end.Load())
+		}
+	} else {
 	search:
 		for _, o := range open {
 			for _, p := range o.pending {
 				if p.before.Ordinal >= f.chain.Durable {
 					durable = p.before.Seq
+					o.durableEnd.Store(max(o.durableEnd.Load(), p.from))
 					break search
 				}
 			}
+			o.durableEnd.Store(o.end.Load())
 		}
 	}
 	f.durable.Store(max(f.durable.Load(), durable))
@@ -339,7 +345,7 @@ func (r *Reader) refresh() error {
 		}
 		if o.last.Flags&segment.FlagFinal != 0 {
 			f.ended.Store(true)
-			f.durable.Store(o.chain.Seq)
+			r.proven(openSegs(f.set.Load()))
 			return nil
 		}
 		r.retireSealed(set)
@@ -416,6 +422,7 @@ func (f *follower) endAt(o *openSeg, ft *segment.Footer) {
 	}
 	f.written.Store(ft.LastSeq)
 	f.durable.Store(ft.LastSeq)
+	o.durableEnd.Store(ft.ContentEnd)
 	f.ended.Store(true)
 }
 

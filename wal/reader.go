@@ -244,7 +244,10 @@ func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 	if err == nil && seq == 0 {
 		err = r.Damage() // it may have been in what is lost
 	}
-	return seq, seq != 0, err
+	if err != nil {
+		return 0, false, err
+	}
+	return seq, seq != 0, nil
 }
 
 // key resolves a kind's name, and turns an id's text into its bytes.
@@ -300,6 +303,7 @@ type segReader interface {
 	// allWith calls yield for every entry up to limit that carries the key, ascending, until it returns false.
 	allWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer, yield func(entry.View) bool) (bool, error)
 	scan(q *query, yield func(entry.View) bool) (bool, error)
+	notes(q *noteQuery, yield func(entry.Note) bool) (bool, error)
 }
 
 // withSegment pins a segment and calls use.

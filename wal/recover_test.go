@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -370,6 +371,45 @@ func TestCreateReplacesNoSegment(t *testing.T) {
 	}
 	if !maps.Equal(before, contents(t, g.mem, runDir)) {
 		t.Error("something was written")
+	}
+	g.log.Abandon()
+}
+
+// Nobody has synced a segment that is sealed under SyncNever. A footer that reached the disk before its content would vouch
+// for what a power cut has taken.
+func TestAPowerCutWhileSealingUnsyncedSegmentsIsNoDamage(t *testing.T) {
+	var tasks []func()
+	g := newRig(t, func(o *Options) {
+		o.NoSync, o.Inline = true, false
+		o.Background = func(f func()) { tasks = append(tasks, f) }
+	})
+	for i := range 60 {
+		g.must(g.add(draft(uint64(i+1), 2000)))
+	}
+	syncs := 0
+	g.mem.SetHook(func(op vfs.Op) error {
+		if op.Kind != vfs.OpDatasync || filepath.Base(op.Name) != segment.FileName(1) {
+			return nil
+		}
+		syncs++
+		left := g.mem.Crash(func(c vfs.Choice) int {
+			if filepath.Base(c.Name) == segment.FileName(1) && c.Kind == vfs.SectorChoice && c.Sector >= 40 && c.Sector < 60 {
+				return 0
+			}
+			return c.Newest
+		})
+		if rec := recovered(t, left); rec.Damage != nil {
+			t.Errorf("sync %d of the segment: %v", syncs, rec.Damage)
+		}
+		return nil
+	})
+	for len(tasks) > 0 {
+		f := tasks[0]
+		tasks = tasks[1:]
+		f()
+	}
+	if g.mem.SetHook(nil); syncs < 2 {
+		t.Fatalf("%d syncs", syncs)
 	}
 	g.log.Abandon()
 }

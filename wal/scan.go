@@ -156,6 +156,8 @@ type source struct {
 	get func(seq uint64) (entry.View, error)
 	// lostTo returns the last seq that is lost with the content up to off, if first is the first. nil: nothing tells.
 	lostTo func(first uint64, off int64) uint64
+	// note, if it is set, takes notes in the place of entries; it returns false to stop.
+	note func(f *segment.Frame, after uint64) bool
 }
 
 func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
@@ -169,8 +171,16 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 	if (q.Topic != "" || q.Type != "") && !m.index().HasRoute(q.Topic, q.Type) {
 		return false, nil
 	}
+	s, done := m.source(!q.Reverse)
+	defer done()
+	return s.run(q, yield)
+}
+
+// source is the segment's content, to be read through in order or here and there; done lets go of it.
+func (m *mapped) source(through bool) (s source, done func()) {
+	ft := &m.info.footer
 	var buf Buffer
-	s := source{
+	s = source{
 		path: m.path, salt: m.salt, dict: m.index().Dict(), first: m.info.header.Size, end: ft.ContentEnd, firstSeq: ft.FirstSeq, lastSeq: ft.LastSeq,
 		at: func(off int64, more bool) ([]byte, error) {
 			if more {
@@ -184,14 +194,14 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 	}
 	switch {
 	case m.packed == nil:
-	case q.Reverse:
-		w := backWindow{c: m.cursor()}
-		defer w.c.close()
-		s.at = w.at
-	default:
+	case through:
 		s.at = (&blockWindow{z: m.packed}).at
+	default:
+		w := backWindow{c: m.cursor()}
+		s.at = w.at
+		return s, w.c.close
 	}
-	return s.run(q, yield)
+	return s, func() {}
 }
 
 func (o *openSeg) scan(q *query, yield func(entry.View) bool) (bool, error) {
@@ -202,10 +212,17 @@ func (o *openSeg) scan(q *query, yield func(entry.View) bool) (bool, error) {
 	if (q.Topic != "" || q.Type != "") && !hasRoute(o.dict, q.Topic, q.Type) {
 		return false, nil
 	}
+	s := o.source(end)
+	s.lastSeq = last
+	return s.run(q, yield)
+}
+
+// source reads up to end, which lies behind a whole batch.
+func (o *openSeg) source(end int64) source {
 	w := window{f: o.file, limit: end}
 	var buf Buffer
-	s := source{
-		path: o.path, salt: o.header.Salt, dict: o.dict, first: o.header.Size, end: end, firstSeq: o.firstSeq, lastSeq: last,
+	return source{
+		path: o.path, salt: o.header.Salt, dict: o.dict, first: o.header.Size, end: end, firstSeq: o.firstSeq, lastSeq: o.lastSeq.Load(),
 		at: func(off int64, more bool) ([]byte, error) {
 			if more && w.eof && w.off == off {
 				return nil, nil
@@ -218,7 +235,6 @@ func (o *openSeg) scan(q *query, yield func(entry.View) bool) (bool, error) {
 		},
 		get: func(seq uint64) (entry.View, error) { return o.get(seq, &buf) },
 	}
-	return s.run(q, yield)
 }
 
 // run scans the part of the segment that the query is about.
@@ -294,7 +310,7 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 			return done, err
 		}
 	}
-	for off < s.end && chain.Seq < to {
+	for off < s.end && (chain.Seq < to || s.note != nil && chain.Seq == to) {
 		b, err := s.at(off, false)
 		var batch segment.Batch
 		for err == nil {
@@ -365,12 +381,13 @@ func (s *source) broken(off int64, before *segment.Chain, stop *segment.Stop) *f
 // batch delivers the entries of a verified batch.
 func (s *source) batch(b *segment.Batch, to uint64, deliver func(entry.View) bool) (bool, error) {
 	seq := b.Commit.FirstSeq
-	for at := int64(0); at < int64(len(b.Raw)) && seq <= to; {
+	for at := int64(0); at < int64(len(b.Raw)) && (seq <= to || s.note != nil); {
 		f, err := segment.Next(b.Raw, s.salt, b.Commit.BatchStart, at)
 		if err != nil {
 			return false, locate(err, s.path)
 		}
-		if f.IsEntry() {
+		switch {
+		case f.IsEntry() && s.note == nil:
 			v, err := entry.ParseView(s.dict, seq, f.Flags(), f.Body)
 			if err != nil {
 				return false, &format.Error{Path: s.path, Offset: f.Offset, FirstSeq: seq, Err: err}
@@ -379,6 +396,10 @@ func (s *source) batch(b *segment.Batch, to uint64, deliver func(entry.View) boo
 				return true, nil
 			}
 			seq++
+		case f.IsEntry():
+			seq++
+		case s.note != nil && f.IsNote() && !s.note(&f, seq-1):
+			return true, nil
 		}
 		at += f.Size
 	}
@@ -397,6 +418,10 @@ func (s *source) frames(off int64, seq, to uint64, deliver func(entry.View) bool
 			if seq > to {
 				return off, segment.Chain{}, true, nil
 			}
+			if s.note != nil {
+				seq, off = seq+1, off+f.Size
+				continue
+			}
 			v, err := entry.ParseView(s.dict, seq, f.Flags(), f.Body)
 			if err != nil {
 				return off, segment.Chain{}, false, &format.Error{Path: s.path, Offset: off, FirstSeq: seq, Err: err}
@@ -405,6 +430,9 @@ func (s *source) frames(off int64, seq, to uint64, deliver func(entry.View) bool
 				return off, segment.Chain{}, true, nil
 			}
 			seq++
+		}
+		if s.note != nil && f.IsNote() && !s.note(&f, seq-1) {
+			return off, segment.Chain{}, true, nil
 		}
 		if f.Kind == segment.KindCommit {
 			c, ok := segment.DecodeCommit(&f)

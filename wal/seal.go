@@ -156,6 +156,9 @@ func sealSegment(o *openSeg, prevSHA [32]byte, flags uint64, dropped int64) (ft 
 		return ft, &format.Error{Path: o.path, Offset: -1, Why: "read for the digest", Err: err}
 	}
 	ft.RunSHA = segment.RunSHA(prevSHA, o.header.Number, ft.ContentSHA)
+	if err := o.file.Datasync(); err != nil { // the footer says that all before it is durable; under SyncNever nobody has synced it
+		return ft, &format.Error{Path: o.path, Offset: -1, FirstSeq: o.firstSeq, LastSeq: o.chain.Seq, Why: "sync before the footer", Err: err}
+	}
 	if err := writeFooter(o.file, &ft, o.header.Salt); err != nil {
 		return ft, &format.Error{Path: o.path, Offset: end, Why: "write the footer", Err: err}
 	}

@@ -21,6 +21,8 @@ type segIndex interface {
 	Seqs(fp uint64, dst []uint64) ([]uint64, error)
 	Dict() *entry.Dict
 	HasRoute(topic, typ string) bool
+	// Notes lists the notes that are indexed; with an error, those in front of damage.
+	Notes() ([]index.NoteRef, error)
 	Close() error
 }
 
@@ -54,9 +56,10 @@ func (f *fileIndex) HasRoute(topic, typ string) bool {
 // is in front of that.
 type memIndex struct {
 	*index.Builder
-	dict *entry.Dict
-	last uint64 // seq that it knows
-	rest error  // why it does not know those behind; nil: there are none
+	dict  *entry.Dict
+	last  uint64 // seq that it knows
+	rest  error  // why it does not know those behind; nil: there are none
+	noted error  // the same for notes
 }
 
 func (m *memIndex) Offset(seq uint64) (uint64, int64, error) {
@@ -81,6 +84,8 @@ func (m *memIndex) First(fp uint64) (uint64, error) {
 func (m *memIndex) Seqs(fp uint64, dst []uint64) ([]uint64, error) {
 	return m.Builder.Seqs(fp, ^uint64(0), dst), m.rest
 }
+
+func (m *memIndex) Notes() ([]index.NoteRef, error) { return m.Builder.Notes(), m.noted }
 
 func (m *memIndex) Dict() *entry.Dict { return m.dict }
 

@@ -17,7 +17,8 @@ func (w *Writer) run() {
 	if idle < 0 {
 		idle = 250 * time.Millisecond
 	}
-	seen, since := w.Accepted(), time.Now() // last time that something new was there
+	accepted := func() uint64 { return w.Accepted() + w.noted.Load() }
+	seen, since := accepted(), time.Now() // last time that something new was there
 	adjusted := since
 	for {
 		select {
@@ -42,7 +43,7 @@ func (w *Writer) run() {
 			a.Adjust()
 			adjusted = now
 		}
-		if n := w.Accepted(); n != seen {
+		if n := accepted(); n != seen {
 			seen, since = n, now
 		} else if now.Sub(since) >= idle && w.settled() {
 			if w.rest() {
@@ -68,23 +69,26 @@ func (w *Writer) ending() bool {
 
 // settled reports whether nothing waits for a sync.
 func (w *Writer) settled() bool {
-	return w.o.Sync == SyncNever || w.Durable() == w.Accepted()
+	return w.o.Sync == SyncNever || w.Durable() == w.Accepted() && w.kept.Load() == w.noted.Load()
 }
 
 // syncDue syncs when the interval has passed. It is called with lead held. Without a goroutine no time passes: a driver
 // says when, and the end of the run syncs.
 func (w *Writer) syncDue() {
-	if w.o.Sync != SyncInterval || w.o.Synchronous || w.o.Manual || w.failed != nil || w.Durable() == w.Written() {
+	if w.o.Sync != SyncInterval || w.o.Synchronous || w.o.Manual || w.failed != nil || !w.unsynced() {
 		return
 	}
 	if now := time.Now(); now.Sub(w.lastSync) >= w.o.SyncEvery {
 		w.commits.Add(1)
-		w.failed = w.log.Sync()
+		w.failed = w.sync()
 		w.commits.Add(1)
 		w.lastSync = now
 		w.wakeDurable()
 	}
 }
+
+// unsynced reports whether something is written that is not durable. It is called with lead held.
+func (w *Writer) unsynced() bool { return w.Durable() < w.Written() || w.kept.Load() < w.written }
 
 // rest writes the sync mark and parks the goroutine, unless there is work.
 func (w *Writer) rest() bool {
@@ -93,7 +97,7 @@ func (w *Writer) rest() bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.phase != phaseOpen || w.fill.Len() > 0 || len(w.queue) > 0 {
+	if w.phase != phaseOpen || w.fill.Len()+w.fill.Notes() > 0 || len(w.queue) > 0 {
 		return false
 	}
 	w.parked = true
@@ -112,7 +116,7 @@ func (w *Writer) Mark() error {
 }
 
 // Sync syncs what is written, as the writer's goroutine does under SyncInterval, for a driver of a Manual writer.
-func (w *Writer) Sync() error { return w.work(w.log.Sync) }
+func (w *Writer) Sync() error { return w.work(w.sync) }
 
 // work does something with the log that is neither a batch nor the end.
 func (w *Writer) work(do func() error) error {

@@ -20,10 +20,14 @@ type Writer struct {
 	log Log
 
 	accepted atomic.Uint64         // written under mu
+	noted    atomic.Uint64         // notes that were accepted; written under mu
+	kept     atomic.Uint64         // of them, how many are durable; written under lead
 	dead     atomic.Pointer[error] // set once, under mu: what every later call returns
 
 	mu      sync.Mutex
 	fill    *entry.Batch // what waits for the next commit
+	lossy   lossy        // what TryNote has put into fill
+	trail   int          // bytes of the notes in fill that no draft follows
 	lastPub int64        // publish time of the last accepted entry
 	queue   []*waiter    // submitters that wait for room, in order
 	parked  bool         // the goroutine sleeps until somebody wakes it
@@ -33,6 +37,7 @@ type Writer struct {
 	// Guarded by lead:
 	taking   *entry.Batch // what is being committed
 	taken    int          // items of taking that are written
+	written  uint64       // notes that are written
 	nextSeq  uint64       // seq of item taken
 	failed   error        // from the log
 	lastSync time.Time
@@ -80,18 +85,24 @@ const (
 	phaseClosed
 )
 
-// waiter is a caller that is blocked.
-type waiter struct {
-	seq uint64
-	ch  chan struct{} // cap 1
+// goal is what somebody waits for: an entry and a note, by its number, to be durable.
+type goal struct {
+	seq  uint64
+	note uint64
 }
 
-func (w *Writer) newWaiter(seq uint64) *waiter {
+// waiter is a caller that is blocked.
+type waiter struct {
+	goal
+	ch chan struct{} // cap 1
+}
+
+func (w *Writer) newWaiter(g goal) *waiter {
 	me, ok := w.waiters.Get().(*waiter)
 	if !ok {
-		return &waiter{seq: seq, ch: make(chan struct{}, 1)}
+		return &waiter{goal: g, ch: make(chan struct{}, 1)}
 	}
-	me.seq = seq
+	me.goal = g
 	select {
 	case <-me.ch:
 	default:
@@ -162,7 +173,7 @@ func (w *Writer) SubmitOwn(d *entry.Draft) (uint64, error) { return w.submit(d, 
 
 func (w *Writer) submit(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	w.mu.Lock()
-	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(d) {
+	if w.phase != phaseOpen || len(w.queue) > 0 || w.full(d.Size(), false) {
 		return w.submitSlow(d, kinds)
 	}
 	seq, err := w.put(d, kinds)
@@ -181,10 +192,11 @@ func (w *Writer) submit(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	return seq, nil
 }
 
-// full reports whether the draft has to wait. It is called with mu held.
-func (w *Writer) full(d *entry.Draft) bool {
-	n := w.fill.Len()
-	return n > 0 && (n >= w.o.QueueEntries || w.fill.Bytes()+d.Size() > w.o.QueueBytes)
+// full reports whether a draft, or a note, of size bytes has to wait. Notes that no draft separates go into one commit, so
+// there may not be more of them than that takes. It is called with mu held.
+func (w *Writer) full(size int, note bool) bool {
+	n := w.fill.Len() + w.fill.Notes() - w.lossy.notes
+	return n > 0 && (n >= w.o.QueueEntries || w.fill.Bytes()-w.lossy.bytes+size > w.o.QueueBytes || note && w.trail+size > w.o.BatchBytes)
 }
 
 // maxPublish is the last time that is taken from a clock: the hour behind it keeps times rising when a clock has gone mad.
@@ -202,6 +214,7 @@ func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 	}
 	w.lastPub = now
 	w.fill.Add(d, kinds, now)
+	w.trail = 0
 	seq := w.accepted.Load() + 1
 	w.accepted.Store(seq)
 	return seq, nil
@@ -209,22 +222,39 @@ func (w *Writer) put(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
 
 // submitSlow waits for room, in order. It is called with mu held and releases it.
 func (w *Writer) submitSlow(d *entry.Draft, kinds *entry.Kinds) (uint64, error) {
+	me, err := w.waitTurn(d.Size(), false)
+	if err != nil {
+		return 0, err
+	}
+	seq, err := w.put(d, kinds)
+	w.leaveQueue(me)
+	w.mu.Unlock()
+	w.waiters.Put(me)
+	if err == nil && w.o.Synchronous {
+		err = w.commitNow()
+	}
+	return seq, err
+}
+
+// waitTurn waits until there is room for a draft, or a note, of size bytes, in order. It is called with mu held, and returns with mu
+// held unless there is an error; then the caller puts its thing and leaves the queue.
+func (w *Writer) waitTurn(size int, note bool) (*waiter, error) {
 	if w.phase != phaseOpen {
 		w.mu.Unlock()
-		return 0, w.Err()
+		return nil, w.Err()
 	}
 	if w.o.Manual {
 		w.mu.Unlock()
-		return 0, errQueueFull
+		return nil, errQueueFull
 	}
-	me := w.newWaiter(0)
+	me := w.newWaiter(goal{})
 	w.queue = append(w.queue, me)
 	w.parked = false
 	w.mu.Unlock()
 	w.kick()
 	if w.o.Synchronous {
 		if err := w.commitNow(); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	for {
@@ -237,21 +267,13 @@ func (w *Writer) submitSlow(d *entry.Draft, kinds *entry.Kinds) (uint64, error) 
 			w.leaveQueue(me)
 			w.mu.Unlock()
 			w.waiters.Put(me)
-			return 0, w.Err()
+			return nil, w.Err()
 		}
-		if w.queue[0] == me && !w.full(d) {
-			break
+		if w.queue[0] == me && !w.full(size, note) {
+			return me, nil
 		}
 		w.mu.Unlock()
 	}
-	seq, err := w.put(d, kinds)
-	w.leaveQueue(me)
-	w.mu.Unlock()
-	w.waiters.Put(me)
-	if err == nil && w.o.Synchronous {
-		err = w.commitNow()
-	}
-	return seq, err
 }
 
 // leaveQueue takes a submitter out and lets the next one look. It is called with mu held.
@@ -306,31 +328,39 @@ func (w *Writer) WaitDurable(ctx context.Context, seq uint64) error {
 	if w.o.Sync == SyncNever {
 		return ErrNotDurable
 	}
+	return w.wait(ctx, goal{seq: seq})
+}
+
+// reached reports whether a goal is durable.
+func (w *Writer) reached(g goal) bool { return w.Durable() >= g.seq && w.kept.Load() >= g.note }
+
+// wait is WaitDurable for what was accepted, under a policy that syncs.
+func (w *Writer) wait(ctx context.Context, g goal) error {
 	mayLead := ctx.Done() == nil && w.o.Sync == SyncEachCommit && !w.o.Manual || w.o.Synchronous
 	if !mayLead && w.o.Sync == SyncEachCommit {
 		defer w.handOver()
 	}
-	for w.Durable() < seq {
+	for !w.reached(g) {
 		if err := w.Err(); err != nil && err != format.ErrClosed {
 			return err
 		}
 		if mayLead && w.lead.TryLock() {
-			w.commitAsLeader(seq)
+			w.commitAsLeader(g)
 			continue
 		}
-		me := w.newWaiter(seq)
+		me := w.newWaiter(g)
 		w.wmu.Lock()
 		w.waiting = append(w.waiting, me)
 		w.wmu.Unlock()
 		if mayLead && w.lead.TryLock() { // whoever led may have finished before it could see us
 			w.leaveWaiting(me)
-			w.commitAsLeader(seq)
+			w.commitAsLeader(g)
 			continue
 		}
 		if !mayLead && w.o.Sync == SyncEachCommit {
 			w.kick()
 		}
-		if w.Durable() >= seq {
+		if w.reached(g) {
 			w.leaveWaiting(me)
 			return nil
 		}
@@ -339,7 +369,7 @@ func (w *Writer) WaitDurable(ctx context.Context, seq uint64) error {
 		case <-w.halting:
 		case <-w.done:
 			w.leaveWaiting(me)
-			if w.Durable() >= seq {
+			if w.reached(g) {
 				return nil
 			}
 			return w.Err()
@@ -355,15 +385,15 @@ func (w *Writer) WaitDurable(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// commitAsLeader commits until seq is durable or the log has failed, with lead held, and then hands over.
-func (w *Writer) commitAsLeader(seq uint64) {
-	for w.Durable() < seq {
+// commitAsLeader commits until the goal is durable or the log has failed, with lead held, and then hands over.
+func (w *Writer) commitAsLeader(g goal) {
+	for !w.reached(g) {
 		if more, err := w.step(); err != nil || !more {
 			break
 		}
 	}
-	if w.o.Synchronous && w.failed == nil && w.Durable() < seq { // no goroutine will come round to it
-		w.failed = w.log.Sync()
+	if w.o.Synchronous && w.failed == nil && !w.reached(g) { // no goroutine will come round to it
+		w.failed = w.sync()
 	}
 	err := w.failed
 	w.lead.Unlock()
@@ -395,10 +425,9 @@ func (w *Writer) wakeDurable() {
 
 // release is wakeDurable with wmu held.
 func (w *Writer) release() {
-	durable := w.Durable()
 	rest := w.waiting[:0]
 	for _, x := range w.waiting {
-		if x.seq <= durable {
+		if w.reached(x.goal) {
 			select {
 			case x.ch <- struct{}{}:
 			default:
@@ -431,9 +460,10 @@ func (w *Writer) take() bool {
 	w.taken = 0
 	w.mu.Lock()
 	w.taking, w.fill = w.fill, w.taking
+	w.lossy, w.trail = lossy{}, 0
 	w.nextInQueue()
 	w.mu.Unlock()
-	return w.taking.Len() > 0
+	return w.taking.Len()+w.taking.Notes() > 0
 }
 
 // step is the writer's core: it commits one batch, or reports that there is nothing to do. It is called with lead held.
@@ -446,8 +476,12 @@ func (w *Writer) step() (more bool, err error) {
 	}
 	to := w.cut()
 	w.commits.Add(1)
-	if err = w.log.Append(w.taking, w.taken, to, w.nextSeq); err == nil && w.o.Sync == SyncEachCommit {
-		err = w.log.Sync()
+	if err = w.log.Append(w.taking, w.taken, to, w.nextSeq); err == nil {
+		i, j := w.taking.NotesBetween(w.taken, to)
+		w.written += uint64(j - i)
+		if w.o.Sync == SyncEachCommit {
+			err = w.sync()
+		}
 	}
 	w.commits.Add(1)
 	if err != nil {
@@ -462,12 +496,28 @@ func (w *Writer) step() (more bool, err error) {
 	return true, nil
 }
 
-// cut returns where the next batch ends in taking.
+// sync makes what is written durable. It is called with lead held.
+func (w *Writer) sync() error {
+	err := w.log.Sync()
+	if err == nil && w.o.Sync != SyncNever {
+		w.kept.Store(w.written)
+	}
+	return err
+}
+
+// cut returns where the next batch ends in taking. The notes behind a draft stay with it.
 func (w *Writer) cut() int {
+	note, notes := w.taking.NotesBetween(w.taken, w.taking.Len())
 	bytes := 0
 	for i := w.taken; i < w.taking.Len(); i++ {
 		if i-w.taken >= w.o.BatchEntries {
 			return i
+		}
+		for ; note < notes; note++ {
+			if before, _, _ := w.taking.NoteAt(note); before > i {
+				break
+			}
+			bytes += w.taking.NoteCost(note)
 		}
 		bytes += w.taking.Cost(i)
 		if bytes > w.o.BatchBytes && i > w.taken {
@@ -605,7 +655,7 @@ func (w *Writer) finish() {
 	}
 	if h, ok := w.Err().(*HaltError); ok {
 		if w.failed == nil && w.o.Sync != SyncNever {
-			w.failed = w.log.Sync()
+			w.failed = w.sync()
 		}
 		if !w.sealing {
 			_ = w.log.Fail(h.record()) // best effort: the reason is also in the error
@@ -648,9 +698,9 @@ func (w *Writer) seal() error {
 	}
 	w.mu.Unlock()
 	w.drain()
-	if w.failed == nil && w.o.Sync == SyncInterval && w.Durable() < w.Written() {
+	if w.failed == nil && w.o.Sync == SyncInterval && w.unsynced() {
 		w.commits.Add(1)
-		w.failed = w.log.Sync()
+		w.failed = w.sync()
 		w.commits.Add(1)
 	}
 	if w.failed != nil {

@@ -147,7 +147,7 @@ Exit codes: 0 fine; 1 the data is bad; 2 could not do it; verify also has 3, a t
 	root.PersistentFlags().BoolVar(&a.noProgress, "no-progress", false, "no progress on stderr, which only a terminal gets anyway")
 	root.AddCommand(a.lsCmd(), a.infoCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.verifyCmd(), a.recoverCmd(), a.compressCmd(),
 		a.salvageCmd(), a.importCmd(), a.exportCmd(), a.statementCmd(), a.checkStatementCmd(), a.signCmd(), a.keygenCmd(),
-		a.proveCmd(), a.checkProofCmd(), a.versionCmd(), a.workerCmd())
+		a.proveCmd(), a.checkProofCmd(), a.seenCmd(), a.markersCmd(), a.versionCmd(), a.workerCmd())
 	return root
 }
 

@@ -552,7 +552,7 @@ func lastLine(r result) result {
 }
 
 func TestHelpTeaches(t *testing.T) {
-	for _, verb := range []string{"ls", "info", "cat", "get", "history", "why", "verify", "recover", "salvage", "import", "export", "version"} {
+	for _, verb := range []string{"ls", "info", "cat", "get", "history", "why", "seen", "markers", "verify", "recover", "salvage", "import", "export", "version"} {
 		r := do(t, verb, "--help").want(t, 0)
 		if !strings.Contains(r.out, "Examples:") || !strings.Contains(r.out, "--json") || r.stderr != "" {
 			t.Errorf("%s: %s%s", verb, r.out, r.stderr)

@@ -44,5 +44,7 @@ var All = []Mutant{
 	{"drop-before-name", "the plain file goes before the compressed one's name is synced", "swap"},
 	{"swap-unverified", "a compressed file takes the plain one's place without being read back", "swap"},
 	{"skip-block-check", "the check of a compressed block is not compared", "packed"},
+	{"marker-drop-untold", "a marker record that is dropped leaves no gap", "markers"},
+	{"marker-snapshot-early", "a snapshot of streams lacks those that came before its first part", "markers"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
 }

@@ -143,4 +143,13 @@ var patches = []patch{
 		halt *= 10
 	}
 `},
+	{"markers/markers.go", `	m.seq++
+	m.dropped++
+`, `	if mutant.On("marker-drop-untold") {
+		return
+	}
+	m.seq++
+	m.dropped++
+`},
+	{"markers/markers.go", `	if !s.going || s.bytes == 0 {`, `	if !s.going || s.bytes == 0 && !mutant.On("marker-snapshot-early") {`},
 }

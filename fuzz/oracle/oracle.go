@@ -13,7 +13,9 @@ import (
 	"slices"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/vfs"
+	"github.com/runlog-io/runlog/wal"
 )
 
 // History is what was asked of an instance's runs, by run id, and what they have promised so far. Its zero value is
@@ -29,6 +31,9 @@ type Run struct {
 	Want  func(got *runlog.Entry) (runlog.Entry, error) // what should be at got.Seq, or why nothing should
 	Acked uint64
 	Exact *uint64 // what an earlier recovery has found: it must not change any more
+
+	Notes func() []entry.Note // what was submitted between the entries; nil: nothing is known of notes
+	Noted int                 // how many of them are acknowledged
 }
 
 // Judge boots on what a fault has left and returns nil if every run is a byte-exact prefix of what was submitted,
@@ -129,6 +134,11 @@ func (r *Run) Read(fsys vfs.FS, dir string) (n uint64, err error) {
 			return n, False("seq %d: %w", n, err)
 		}
 	}
+	if r.Notes != nil && reader.Damage() == nil {
+		if err := r.readNotes(reader); err != nil {
+			return n, err
+		}
+	}
 	damage := reader.Damage()
 	if damage == nil && n < r.Acked {
 		return n, False("it ends at seq %d, and %d was acknowledged", n, r.Acked)
@@ -137,6 +147,42 @@ func (r *Run) Read(fsys vfs.FS, dir string) (n uint64, err error) {
 		return n, False("it ends at seq %d, and an earlier recovery has found %d", n, *r.Exact)
 	}
 	return n, errors.Join(append(reader.Warnings(), damage)...)
+}
+
+// readNotes reads all notes in the order of the log, and those that are indexed by the indexes: an unbroken prefix of what
+// was submitted, each behind its entry, and at least what was acknowledged.
+func (r *Run) readNotes(reader *runlog.Reader) error {
+	all := r.Notes()
+	there := 0
+	for note, err := range reader.Notes(wal.NoteOptions{}) {
+		switch {
+		case err != nil:
+			return err
+		case there == len(all):
+			return False("a note too many: %s behind seq %d", note.Kind, note.After)
+		case note.Kind != all[there].Kind || note.After != all[there].After || !bytes.Equal(note.Body, all[there].Body):
+			return False("note %d is %s behind seq %d, and %s behind %d was submitted", there, note.Kind, note.After, all[there].Kind, all[there].After)
+		}
+		there++
+	}
+	if there < r.Noted {
+		return False("%d notes are there, and %d were acknowledged", there, r.Noted)
+	}
+	indexed := slices.DeleteFunc(slices.Clone(all[:there]), func(n entry.Note) bool { return !n.Kind.Indexed() })
+	for note, err := range reader.Notes(wal.NoteOptions{Reverse: true}) {
+		last := len(indexed) - 1
+		if err != nil {
+			return err
+		}
+		if last < 0 || note.Kind != indexed[last].Kind || note.After != indexed[last].After || !bytes.Equal(note.Body, indexed[last].Body) {
+			return False("the indexes lead to %s behind seq %d", note.Kind, note.After)
+		}
+		indexed = indexed[:last]
+	}
+	if len(indexed) > 0 {
+		return False("the indexes miss %d notes", len(indexed))
+	}
+	return nil
 }
 
 // Unindexed reports whether an error of Read is about nothing but indexes and filters that are not there (yet): recovery

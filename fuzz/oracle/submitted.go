@@ -32,11 +32,19 @@ func EntryOf(d runlog.Draft) runlog.Entry {
 	}
 }
 
-// Submitted lists what was submitted to a run in this order, from seq 1 on.
-type Submitted struct{ Entries []runlog.Entry }
+// Submitted lists what was submitted to a run in this order, from seq 1 on, and the notes in between.
+type Submitted struct {
+	Entries []runlog.Entry
+	Notes   []entry.Note
+}
 
 // Add notes a draft, before it is submitted.
 func (s *Submitted) Add(d runlog.Draft) { s.Entries = append(s.Entries, EntryOf(d)) }
+
+// AddNote notes a note behind the entries so far, before it is submitted.
+func (s *Submitted) AddNote(kind entry.NoteKind, body []byte) {
+	s.Notes = append(s.Notes, entry.Note{Kind: kind, After: uint64(len(s.Entries)), Body: body})
+}
 
 // Want is Run.Want for this list.
 func (s *Submitted) Want(got *runlog.Entry) (runlog.Entry, error) {
@@ -64,6 +72,13 @@ func (h *History) Promise(run string, want func(*runlog.Entry) (runlog.Entry, er
 		h.Runs = map[string]Run{}
 	}
 	h.Runs[run] = Run{Want: want, Acked: acked}
+}
+
+// PromiseNotes notes that the first acked of these notes of a run are acknowledged.
+func (h *History) PromiseNotes(run string, s *Submitted, acked int) {
+	r := h.Runs[run]
+	r.Notes, r.Noted = func() []entry.Note { return s.Notes }, acked
+	h.Runs[run] = r
 }
 
 // segmentBytes reads all segments of an instance's runs.

@@ -116,7 +116,11 @@ func prelude(b []byte, magic string) (headerSize int64, salt uint64, verdict Ver
 	if xxh64(header) != u64(b, 24) {
 		return 0, 0, Corrupt
 	}
-	if u16(b, 8) != 1 || u16(b, 10) != 0 {
+	version := uint16(1)
+	if magic == "runlogIX" {
+		version = 2
+	}
+	if u16(b, 8) != version || u16(b, 10) != 0 {
 		return 0, 0, Version
 	}
 	return headerSize, u64(b, 16), Clean

@@ -10,8 +10,10 @@ import (
 	"strings"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/verify"
 	"github.com/runlog-io/runlog/vfs"
+	"github.com/runlog-io/runlog/wal"
 )
 
 // compare reads a folder with both readers and returns in what they differ.
@@ -32,7 +34,7 @@ func compare(fsys vfs.FS, dir string, files map[string][]byte, whole *Log) error
 		got = append(got, entryOf(v.Clone()))
 	}
 	return errors.Join(
-		sameEntries(got, l, whole),
+		sameEntries(got, l, whole), sameNotes(l, r),
 		sameEnd(l, end, "scan", len(got)-len(l.Entries)), sameDamage(l, r.Damage()),
 		sameNumbers(l, r),
 		sameBackwards(l, r, whole), samePoints(l, r, whole),
@@ -83,6 +85,41 @@ func sameEntries(got []Entry, l, whole *Log) error {
 		}
 		if !sameEntry(&got[i], &want[i]) {
 			return fmt.Errorf("slow reads %+v, scan %+v", want[i], got[i])
+		}
+	}
+	return nil
+}
+
+// sameNotes reads all notes, and once more those that are indexed, which need not be read in order.
+func sameNotes(l *Log, r *runlog.Reader) error {
+	for _, kinds := range [][]entry.NoteKind{nil, {entry.NoteAnchor, entry.NoteStateHash, entry.NoteStreams, entry.NoteGap}} {
+		var want, got []Note
+		for _, n := range l.Notes {
+			if kinds == nil || entry.NoteKind(n.Kind).Indexed() {
+				want = append(want, n)
+			}
+		}
+		var end error
+		for n, err := range r.Notes(wal.NoteOptions{Kinds: kinds}) {
+			if err != nil {
+				end = err
+				break
+			}
+			got = append(got, Note{Kind: byte(n.Kind), After: n.After, Body: bytes.Clone(n.Body)})
+		}
+		if l.End.Verdict.damaged() { // single frames in front of it may be good, and the indexes know places behind it
+			if end == nil && kinds == nil {
+				return fmt.Errorf("slow: %+v; Notes ends without an error", l.End)
+			}
+			continue
+		}
+		if errors.Is(end, runlog.ErrCorrupt) && len(l.Findings) > 0 {
+			end, want = nil, want[:min(len(got), len(want))] // behind a segment's last entry, where no scan of entries goes
+		}
+		if end != nil || !slices.EqualFunc(want, got, func(a, b Note) bool {
+			return a.Kind == b.Kind && a.After == b.After && bytes.Equal(a.Body, b.Body)
+		}) {
+			return fmt.Errorf("slow reads %d notes, Notes %d, then %w", len(want), len(got), orClean(end))
 		}
 	}
 	return nil

@@ -18,7 +18,9 @@ const (
 
 func isEntry(kind byte) bool { return kind >= 0x80 && kind <= 0x8f }
 
-func skippable(kind byte) bool { return kind >= 0x08 && kind <= 0x0d || kind >= 0x40 && kind <= 0x7f }
+func skippable(kind byte) bool { return isNote(kind) || kind >= 0x40 && kind <= 0x7f }
+
+func isNote(kind byte) bool { return kind >= 0x08 && kind <= 0x0d }
 
 func known(kind byte) bool {
 	return kind >= kindPad && kind <= kindHalt || isEntry(kind) || skippable(kind)

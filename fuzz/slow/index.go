@@ -120,13 +120,14 @@ func (l *Log) index(b []byte, s *segment, f *footer, entries []Entry) string {
 	every := uint64(u32(b, 36))
 	samplesAt, bucketsAt, buckets := int64(u64(b, 112)), int64(u64(b, 120)), u64(b, 128)
 	postingsAt, postingsSize, dictAt, dictSize := int64(u64(b, 136)), int64(u64(b, 144)), int64(u64(b, 152)), int64(u64(b, 160))
+	notesAt, notesSize := int64(u64(b, 192)), int64(u64(b, 200))
 	if u32(b, 32) != s.number || every == 0 || len(b) < 8+256 || u64(b, int64(len(b))-8) != xxh64(b[:len(b)-8]) {
 		return "number, sample_every or sum of the file"
 	}
 	n := (uint64(len(entries)) + every - 1) / every
 	lines := int64((n + 13) / 14)
 	if samplesAt != 256 || bucketsAt != align(samplesAt+64*lines, 64) || postingsAt != align(bucketsAt+64*int64(buckets), 64) ||
-		dictAt != align(postingsAt+postingsSize, 64) || int64(len(b)) != align(dictAt+dictSize, 8)+8 {
+		dictAt != align(postingsAt+postingsSize, 64) || notesAt != align(dictAt+dictSize, 64) || int64(len(b)) != align(notesAt+notesSize, 8)+8 {
 		return "pieces do not follow each other"
 	}
 	for i := range uint64(lines) * 14 {
@@ -164,7 +165,40 @@ func (l *Log) index(b []byte, s *segment, f *footer, entries []Entry) string {
 			return fmt.Sprintf("key %d %q: %s", k.kind, k.value, got)
 		}
 	}
+	if why := l.notes(b[notesAt:notesAt+notesSize], salt, notesAt, s.name, f.firstSeq-1); why != "" {
+		return why
+	}
 	return l.dictionary(b[dictAt:dictAt+dictSize], salt, dictAt, l.dicts[s.name], entries)
+}
+
+// notes compares the section of notes with the segment's: index.md, "Notes".
+func (l *Log) notes(b []byte, salt uint64, at int64, file string, after uint64) string {
+	if len(b) < 8 || u64(b, int64(len(b))-8) != check64(b[:len(b)-8], salt, at) {
+		return "check of the notes"
+	}
+	var want []Note
+	for _, n := range l.Notes {
+		if n.file == file && n.Kind != 0x0b && n.Kind != 0x0c {
+			want = append(want, n)
+		}
+	}
+	p := bites{b: b[:len(b)-8]}
+	if n := p.uvarint(); n != uint64(len(want)) {
+		return fmt.Sprintf("%d notes, the segment has %d", n, len(want))
+	}
+	offset := int64(0)
+	for i, n := range want {
+		kind := p.take(1)
+		after += p.uvarint()
+		offset += 8 * int64(p.uvarint())
+		if p.bad || kind[0] != n.Kind || after != n.After || offset != n.offset {
+			return fmt.Sprintf("note %d", i)
+		}
+	}
+	if p.bad || len(p.b) > 0 {
+		return "more behind the notes"
+	}
+	return ""
 }
 
 // probe looks a key up and returns "" if a slot that it meets holds just these seqs.

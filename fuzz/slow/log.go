@@ -45,6 +45,16 @@ type Entry struct {
 	offset int64
 }
 
+// Note is a note behind the entry with seq After.
+type Note struct {
+	Kind  byte
+	After uint64
+	Body  []byte
+
+	file   string
+	offset int64
+}
+
 // Key is a key of an entry.
 type Key struct {
 	Kind, Value string
@@ -56,6 +66,7 @@ type Key struct {
 type Log struct {
 	Run      string
 	Entries  []Entry // of all whole batches in front of the damage, or of the end
+	Notes    []Note  // of these batches
 	Loose    []Entry // good entries that come next, of a damaged batch in a segment that has its footer
 	Behind   []Entry // of those behind the damage, in the segments that can be read from their start frames
 	End      End
@@ -390,6 +401,7 @@ type stop struct {
 func (l *Log) batch(s *segment, d *dict, pos int64) stop {
 	l.Loose = nil
 	var entries []Entry
+	var notes []Note
 	var halt string
 	seq, frames := l.last.lastSeq, uint32(0)
 	for off := pos; ; frames++ {
@@ -429,6 +441,8 @@ func (l *Log) batch(s *segment, d *dict, pos int64) stop {
 			ok = d.kind(f.body())
 		case f.kind == kindHalt:
 			halt = string(f.body())
+		case isNote(f.kind):
+			notes = append(notes, Note{Kind: f.kind, After: seq, Body: f.body(), file: s.name, offset: off})
 		case f.kind == kindFooter:
 			ok = false
 		case f.kind == kindCommit:
@@ -444,6 +458,7 @@ func (l *Log) batch(s *segment, d *dict, pos int64) stop {
 			l.Ordinal, l.kinds = c.ordinal, d.kinds
 			l.seqAt[c.ordinal] = seq
 			l.Entries = append(l.Entries, entries...)
+			l.Notes = append(l.Notes, notes...)
 			if halt != "" {
 				l.Halt = halt
 			}

@@ -150,6 +150,9 @@ func (m *maker) batches(n, most int, e ending) (vfs.FS, string, error) {
 		for range m.rng.IntN(5) + 1 {
 			d := m.draft(most)
 			b.Add(&d, log.Kinds(), m.o.Clock.Now())
+			if m.rng.IntN(4) == 0 {
+				b.AddNote(entry.NoteAnchor+entry.NoteKind(m.rng.IntN(6)), make([]byte, m.rng.IntN(100)))
+			}
 		}
 		err := log.Append(&b, 0, b.Len(), seq)
 		seq += uint64(b.Len())
