@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -159,40 +160,97 @@ func orderReader(b *testing.B, dress int, c wal.Compression) (*runlog.Reader, ui
 	return r, r.LastSeq()
 }
 
-// eachPacking runs a benchmark on the plain run and on its compressed copies.
-func eachPacking(b *testing.B, name string, f func(b *testing.B, r *runlog.Reader, last uint64)) {
-	for dress := range dresses {
-		for _, c := range []wal.Compression{
-			{}, {Codec: wal.S2, BlockBytes: 16 << 10}, {Codec: wal.S2, BlockBytes: 32 << 10}, {Codec: wal.S2, BlockBytes: 64 << 10},
-			{Codec: wal.Zstd, BlockBytes: 16 << 10}, {Codec: wal.Zstd, BlockBytes: 32 << 10}, {Codec: wal.Zstd, BlockBytes: 64 << 10},
-		} {
-			b.Run(name+"/"+dresses[dress].name+"/"+nameOf(c), func(b *testing.B) {
-				r, last := orderReader(b, dress, c)
-				f(b, r, last)
-			})
+// reading is a way to read: it returns what reads n entries.
+type reading struct {
+	name  string
+	chunk int // entries that are read in turn
+	start func(tb testing.TB, r *runlog.Reader, last uint64) func(n int)
+}
+
+// readings are gets anywhere, so that a block is decompressed for nearly each; gets near each other, as of the entries of one order;
+// and scans.
+var readings = []reading{
+	{"get/random", 200, gets(func(rng *rand.Rand, last uint64) uint64 { return 1 + rng.Uint64N(last) })},
+	{"get/near", 10_000, gets(func(rng *rand.Rand, last uint64) uint64 { return last/2 + rng.Uint64N(200) })},
+	{"scan/forward", 100_000, scans(false)},
+	{"scan/backward", 100_000, scans(true)},
+}
+
+func gets(seq func(rng *rand.Rand, last uint64) uint64) func(testing.TB, *runlog.Reader, uint64) func(int) {
+	return func(tb testing.TB, r *runlog.Reader, last uint64) func(n int) {
+		rng := random()
+		var buf runlog.Buffer
+		return func(n int) {
+			for range n {
+				_, err := r.Get(seq(rng, last), &buf)
+				check(tb, err)
+			}
 		}
 	}
 }
 
-// BenchmarkCompressedGet gets entries: anywhere, so that a block is decompressed for nearly each; and near each other, as those
-// of one order are.
-func BenchmarkCompressedGet(b *testing.B) {
-	eachPacking(b, "random", func(b *testing.B, r *runlog.Reader, last uint64) {
-		rng := random()
-		get(b, r, func(int) uint64 { return 1 + rng.Uint64N(last) })
-	})
-	eachPacking(b, "near", func(b *testing.B, r *runlog.Reader, last uint64) {
-		rng := random()
-		get(b, r, func(int) uint64 { return last/2 + rng.Uint64N(200) })
-	})
+func scans(reverse bool) func(testing.TB, *runlog.Reader, uint64) func(int) {
+	return func(tb testing.TB, r *runlog.Reader, _ uint64) func(n int) {
+		return func(n int) {
+			for n > 0 {
+				for _, err := range r.Scan(runlog.ScanOptions{Reverse: reverse}) {
+					check(tb, err)
+					if n--; n == 0 {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
-// BenchmarkCompressedScan reads through; ns/op is per entry.
-func BenchmarkCompressedScan(b *testing.B) {
-	for _, reverse := range []bool{false, true} {
-		eachPacking(b, map[bool]string{false: "forward", true: "backward"}[reverse], func(b *testing.B, r *runlog.Reader, last uint64) {
-			scanEntries(b, &fixture{reader: r, entries: last}, runlog.ScanOptions{Reverse: reverse})
-		})
+// BenchmarkCompressedRead measures each way to read a compressed run in turns with the same on the plain one: x_floor is how
+// often the plain one's time it takes. On Linux cpu_x_plain is the same of the reading thread's processor time, which other work on
+// the machine disturbs less. ns/op is per entry.
+func BenchmarkCompressedRead(b *testing.B) {
+	for _, how := range readings {
+		for dress := range dresses {
+			for _, codec := range []wal.Codec{wal.S2, wal.Zstd} {
+				for _, block := range []int{16 << 10, 32 << 10, 64 << 10} {
+					c := wal.Compression{Codec: codec, BlockBytes: block}
+					b.Run(how.name+"/"+dresses[dress].name+"/"+nameOf(c), func(b *testing.B) {
+						plain, _ := orderReader(b, dress, wal.Compression{})
+						r, last := orderReader(b, dress, c)
+						cpu := newCPUTurns(how.start(b, r, last), how.start(b, plain, last))
+						beside(b, how.chunk, cpu.work, cpu.floor)
+						cpu.report(b)
+					})
+				}
+			}
+		}
+	}
+}
+
+// cpuTurns adds up the processor time of work and floor.
+type cpuTurns struct {
+	do    [2]func(n int)
+	spent [2]int64
+}
+
+func newCPUTurns(work, floor func(n int)) *cpuTurns {
+	return &cpuTurns{do: [2]func(n int){work, floor}}
+}
+
+func (c *cpuTurns) turn(i, n int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadCPU()
+	c.do[i](n)
+	c.spent[i] += threadCPU() - before
+}
+
+func (c *cpuTurns) work(n int)  { c.turn(0, n) }
+func (c *cpuTurns) floor(n int) { c.turn(1, n) }
+
+func (c *cpuTurns) report(b *testing.B) {
+	if c.spent[1] > 0 {
+		b.ReportMetric(float64(c.spent[0])/float64(c.spent[1]), "cpu_x_plain")
+		b.ReportMetric(float64(c.spent[0])/float64(b.N), "cpu-ns/op")
 	}
 }
 
