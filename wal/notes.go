@@ -120,7 +120,8 @@ func (r *Reader) noteSegments(set *segSet, q *noteQuery, yield func(entry.Note) 
 }
 
 func (m *mapped) notes(q *noteQuery, yield func(entry.Note) bool) (bool, error) {
-	s := m.source()
+	s, letGo := m.source(!q.indexed)
+	defer letGo()
 	var refs []index.NoteRef
 	var rest error
 	if q.indexed {

@@ -13,6 +13,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -95,7 +96,7 @@ func passing(err error) bool {
 func anyIdentity(fsys vfs.FS, set *segSet) (manifest.Identity, error) {
 	var last error
 	for _, ref := range set.segs {
-		f, err := fsys.OpenRead(ref.path)
+		f, err := compressed.OpenSegment(fsys, ref.path)
 		if err != nil {
 			if last = missing(ref.path, err); ofContent(last) {
 				continue
@@ -133,6 +134,9 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 			return Recovery{}, err
 		}
 		return quarantine(fsys, dir, m, st.damage, now)
+	}
+	if err := st.compressedOpen(); err != nil {
+		return quarantine(fsys, dir, m, err, now)
 	}
 	if err := st.trustDisk(fsys); err != nil {
 		return Recovery{}, err
@@ -443,7 +447,10 @@ func (st *state) checkSealed(fs *files) error {
 // settle makes a footer durable that its writer may have been killed over, or whose sync may have failed: it is
 // written again.
 func settle(fsys vfs.FS, ref *segRef, in *sealedInfo) error {
-	f, err := fsys.Open(ref.path)
+	f, err := fsys.Open(strings.TrimSuffix(ref.path, compressed.Suffix))
+	if errors.Is(err, errNotExist) && ref.isCompressed(fsys) {
+		return nil // it got its name behind a sync of all of it
+	}
 	if err == nil {
 		if err = writeFooter(f, &in.footer, in.header.Salt); err == nil {
 			return f.Close()

@@ -15,6 +15,7 @@ import (
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/verify"
 	"github.com/runlog-io/runlog/vfs"
 )
@@ -221,7 +222,9 @@ func runsBelow(path string, kind folder) (dirs []string, failed error) {
 func segmentBytes(dir string) (n int64) {
 	names, _ := os.ReadDir(dir)
 	for _, e := range names {
-		if _, ok := segment.ParseFileName(e.Name()); ok {
+		_, plain := segment.ParseFileName(e.Name())
+		_, packed := compressed.ParseFileName(e.Name())
+		if plain || packed {
 			if info, err := e.Info(); err == nil {
 				n += info.Size()
 			}
