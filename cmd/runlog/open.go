@@ -45,9 +45,9 @@ func classify(dir string) (folder, error) {
 		switch {
 		case isSegment, e.Name() == manifest.FileName, e.Name() == manifest.PrevName:
 			return isRun, nil
-		case e.IsDir() && manifest.ValidRunID(e.Name()):
+		case manifest.ValidRunID(e.Name()):
 			kind = isInst
-		case kind == foreign && e.IsDir() && manifest.ValidInstance(e.Name()) && i < maxNames && holdsRuns(filepath.Join(dir, e.Name())):
+		case kind == foreign && isFolder(dir, e) && manifest.ValidInstance(e.Name()) && i < maxNames && holdsRuns(filepath.Join(dir, e.Name())):
 			kind = isBase
 		}
 	}
@@ -57,10 +57,19 @@ func classify(dir string) (folder, error) {
 	return kind, nil
 }
 
+// isFolder follows links.
+func isFolder(dir string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.IsDir()
+	}
+	info, err := os.Stat(filepath.Join(dir, e.Name()))
+	return err == nil && info.IsDir()
+}
+
 func holdsRuns(dir string) bool {
 	names, _ := os.ReadDir(dir)
 	for _, e := range names {
-		if e.IsDir() && manifest.ValidRunID(e.Name()) {
+		if manifest.ValidRunID(e.Name()) {
 			return true
 		}
 	}
@@ -161,7 +170,7 @@ func live(dir string, m runlog.Manifest) bool {
 	}
 	newest := ""
 	for _, e := range names {
-		if e.IsDir() && manifest.ValidRunID(e.Name()) {
+		if manifest.ValidRunID(e.Name()) {
 			newest = e.Name()
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -197,7 +198,8 @@ func (a *app) targets(paths []string) (list []target, failed error) {
 	return list, failed
 }
 
-// runsBelow lists the directories of the runs in an instance's or base folder, by instance and start time.
+// runsBelow lists the directories of the runs in an instance's or base folder, by instance and start time: everything
+// that has a run's name, so that a link that leads nowhere is not passed over.
 func runsBelow(path string, kind folder) (dirs []string, failed error) {
 	names, err := os.ReadDir(path)
 	if err != nil {
@@ -206,10 +208,9 @@ func runsBelow(path string, kind folder) (dirs []string, failed error) {
 	for _, e := range names {
 		dir := filepath.Join(path, e.Name())
 		switch {
-		case !e.IsDir():
 		case kind == isInst && manifest.ValidRunID(e.Name()):
 			dirs = append(dirs, dir)
-		case kind == isBase && manifest.ValidInstance(e.Name()):
+		case kind == isBase && manifest.ValidInstance(e.Name()) && (isFolder(path, e) || e.Type()&fs.ModeSymlink != 0):
 			below, err := runsBelow(dir, isInst)
 			dirs, failed = append(dirs, below...), errors.Join(failed, err)
 		}
