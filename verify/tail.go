@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/runlog-io/runlog/index"
+	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
 )
@@ -125,6 +127,10 @@ func (s *seg) checkIndex() {
 		return
 	}
 	f, err := index.Open(v.fsys, v.path(name), meta)
+	if errors.Is(err, format.ErrOlder) {
+		v.note("%s is of an earlier version, and was not checked: readers build it again in memory, and runlog recover RUN writes it anew", name)
+		return
+	}
 	if err != nil {
 		v.problem(KindIndex, v.path(name), err)
 		return

@@ -29,6 +29,7 @@ const (
 	decidedCrashed    decision = "crashed"    // its process died
 	decidedQuarantine decision = "quarantine" // acknowledged data is damaged
 	decidedNothing    decision = "nothing"    // it is sealed, or quarantined, already
+	decidedMended     decision = "mended"     // it is sealed; what is made of its segments was missing, damaged or of an earlier version
 	decidedLive       decision = "live"       // a process holds the instance
 	decidedUnborn     decision = "unborn"     // it died before it had a file that tells anything
 	undecided         decision = "undecided"  // it could not be looked at, or not be finished
@@ -48,6 +49,7 @@ type recoveryJSON struct {
 	Offset       *int64        `json:"offset,omitempty"`
 	FirstBad     uint64        `json:"first_bad_seq,omitempty"`
 	LastBad      uint64        `json:"last_bad_seq,omitempty"`
+	Rewritten    []string      `json:"rewritten,omitempty"`
 	Detail       string        `json:"detail,omitempty"`
 }
 
@@ -60,6 +62,9 @@ footer and manifest are written. A run whose acknowledged data is damaged is qua
 directory, or an instance's or the base folder. The engine does the same by itself when it starts; recover is for whoever wants to know, or
 wants it done, before. It takes the instance's lock: an instance that a process holds is left alone.
 
+A sealed run that is named itself gets back what is made of its segments, if that is missing, damaged or of an earlier version: indexes,
+filters and the manifest. All of these are read for it, and for each index that is written its whole segment.
+
 --dry-run says what would be done, and changes nothing. It takes no lock and works beside the engine and on read-only media.
 
 Exit codes: 0 fine; 1 a run is, or would be, quarantined; 2 usage, the instance is held, or something could not be decided.`,
@@ -71,7 +76,11 @@ Exit codes: 0 fine; 1 a run is, or would be, quarantined; 2 usage, the instance 
 			dirs, err := a.unsealed(args[0])
 			if dry {
 				for _, dir := range dirs {
-					err = errors.Join(err, a.printRecovery(foresee(dir, false)))
+					r, ferr := foresee(dir, false)
+					if r.settled() {
+						r, ferr = mend(r)
+					}
+					err = errors.Join(err, a.printRecovery(r, ferr))
 				}
 				return err
 			}
@@ -165,6 +174,11 @@ func foresee(dir string, mine bool) (recoveryJSON, error) {
 		}
 	}
 	return r, nil
+}
+
+// settled reports whether a run has come to its end, and a good one.
+func (r *recoveryJSON) settled() bool {
+	return r.Decision == decidedNothing && r.Status.Sealed() && r.Status != runlog.Quarantined
 }
 
 // locate takes file, offset and seqs from an error.
@@ -320,6 +334,9 @@ func (a *app) recoverRun(dir string) (recoveryJSON, error) {
 	r := recoveryJSON{Record: "recovery", Dir: dir, Run: filepath.Base(dir), Decision: before.Decision}
 	if before.Decision == decidedUnborn || before.Decision == decidedNothing {
 		before.DryRun = false
+		if before.settled() {
+			return mend(before)
+		}
 		return before, nil
 	}
 	rec, err := wal.Recover(vfs.OS, dir, time.Now().UnixNano())
@@ -371,6 +388,8 @@ func (a *app) printRecovery(r recoveryJSON, err error) error {
 		if r.Detail != "" {
 			s = "nothing to do: " + r.Detail
 		}
+	case decidedMended:
+		s = string(r.Status) + "; " + would + "written anew: " + r.rewritten()
 	case decidedLive:
 		s = "skipped: " + r.Detail
 	case decidedUnborn:

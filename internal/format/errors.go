@@ -72,3 +72,14 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// ErrOlder is ErrVersion for a file of an earlier version. One that is derived can be written anew: nobody who wrote it
+// knew more than this build.
+var ErrOlder error = older{}
+
+type older struct{}
+
+func (older) Error() string { return ErrVersion.Error() }
+
+// Is makes errors.Is(err, ErrVersion) hold.
+func (older) Is(target error) bool { return target == ErrVersion }
