@@ -23,10 +23,12 @@ ROWS  := ./fuzz ./fuzz/slow ./fuzz/steps ./fuzz/mutants ./fuzz/real
 HOURS ?= 1
 
 # $(call matrix,ENVIRONMENT) runs all rows, one package after the other, also behind one that fails. What a row has
-# found is in its record, and the table tells.
-matrix = @mkdir -p dist && rm -f dist/crash.jsonl; \
+# found is in its record, and the table tells. A package may also fail without a finding, or before it has a record at all:
+# $(matrixok), behind the table, fails then.
+matrix = @mkdir -p dist && rm -f dist/crash.jsonl dist/crash.failed; \
 	for p in $(ROWS); do (cd $$p && $(1) RUNLOG_MATRIX_OUT=$(CURDIR)/dist/crash.jsonl RUNLOG_MATRIX_PROGRESS=1 \
-		$(GO) test -v -count=1 -timeout 100h $(TESTFLAGS) .) || echo "FAILED: $$p"; done
+		$(GO) test -v -count=1 -timeout 100h $(TESTFLAGS) .) || { echo "FAILED: $$p"; echo "$$p" >> dist/crash.failed; }; done
+matrixok = @if [ -e dist/crash.failed ]; then echo "FAILED:" $$(cat dist/crash.failed) >&2; exit 1; fi
 
 # $(call each,COMMAND) runs a command in every module; $(call eachown,COMMAND) leaves out the one that other stores are built in,
 # which costs minutes under the race detector, for each platform, and for each analysis, and guards nothing of ours.
@@ -60,10 +62,12 @@ fuzz: ## every native fuzz target for FUZZTIME (10s)
 crash: ## the fault matrix at the counts that guard main: kills, power cuts, failing disks, damage, broken engines
 	$(call matrix,RUNLOG_MATRIX=ci)
 	@$(GO) run ./fuzz/matrix/table -in dist/crash.jsonl
+	$(matrixok)
 
 crash-long: ## the fault matrix for HOURS (1); writes docs/crash-matrix.md
 	$(call matrix,RUNLOG_MATRIX=long RUNLOG_MATRIX_HOURS=$(HOURS))
 	@$(GO) run ./fuzz/matrix/table -in dist/crash.jsonl -page docs/crash-matrix.md
+	$(matrixok)
 
 damage-peers: ## the same damage done to runlog and to other stores; writes docs/damage.md
 	cd fuzz/peers && $(GO) run . -out ../../docs/damage.md
