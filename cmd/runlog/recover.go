@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,7 +92,8 @@ Exit codes: 0 fine; 1 a run is, or would be, quarantined; 2 usage, the instance 
 	return cmd
 }
 
-// unsealed lists the runs below path that are not sealed; a run that is named itself is always listed.
+// unsealed lists the runs below path that are not sealed, and those that are quarantined, since they are bad news; a run
+// that is named itself is always listed.
 func (a *app) unsealed(path string) ([]string, error) {
 	kind, err := classify(path)
 	switch {
@@ -108,16 +110,19 @@ func (a *app) unsealed(path string) ([]string, error) {
 	all, err := runsBelow(path, kind)
 	var dirs []string
 	for _, dir := range all {
-		m, _, merr := manifest.Read(vfs.OS, dir)
-		if _, quarantined, _ := manifest.ReadQuarantine(vfs.OS, dir); quarantined || merr == nil && m.Status.Sealed() {
-			continue
+		if m, _, merr := manifest.Read(vfs.OS, dir); quarantined(dir) || merr != nil || !m.Status.Sealed() {
+			dirs = append(dirs, dir)
 		}
-		dirs = append(dirs, dir)
 	}
 	if len(dirs) == 0 && err == nil {
 		a.note("%s: nothing to recover: %s, all sealed", path, number(len(all), "run", "runs"))
 	}
 	return dirs, err
+}
+
+func quarantined(dir string) bool {
+	_, is, _ := manifest.ReadQuarantine(vfs.OS, dir)
+	return is
 }
 
 // foresee says what recovery would make of a run, by reading alone. mine: this process holds the instance.
@@ -299,9 +304,21 @@ func (a *app) recoverAll(dirs []string) (failed error) {
 }
 
 func (a *app) recoverInstance(inst string, dirs []string) (failed error) {
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { // which needs no lock
+		if !quarantined(dir) {
+			return false
+		}
+		r, err := foresee(dir, true)
+		r.DryRun = false
+		failed = errors.Join(failed, a.printRecovery(r, err))
+		return true
+	})
+	if len(dirs) == 0 {
+		return failed
+	}
 	for _, dir := range dirs {
 		if !manifest.ValidRunID(filepath.Base(dir)) {
-			return fmt.Errorf("%s: the folder is not named as a run, so it may not be in an instance's folder: rename it, or use --dry-run", dir)
+			return errors.Join(failed, fmt.Errorf("%s: the folder is not named as a run, so it may not be in an instance's folder: rename it, or use --dry-run", dir))
 		}
 	}
 	host, _ := os.Hostname()
@@ -313,10 +330,10 @@ func (a *app) recoverInstance(inst string, dirs []string) (failed error) {
 		if h, ok := manifest.DecodeHolder(held.Holder); ok {
 			who = h.String()
 		}
-		return fmt.Errorf("%s: left alone: %w by %s", inst, runlog.ErrLocked, who)
+		return errors.Join(failed, fmt.Errorf("%s: left alone: %w by %s", inst, runlog.ErrLocked, who))
 	}
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	defer lock.Close()
 	for _, dir := range dirs {
