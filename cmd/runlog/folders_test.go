@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,5 +55,26 @@ func TestARunBehindALinkIsListedAndVerified(t *testing.T) {
 	}
 	if r := do(t, "verify", "--no-isolate", base).want(t, 2, "no such file"); !strings.Contains(r.out, imports.lines()[0]+": ok") {
 		t.Errorf("verify: %s", r.out)
+	}
+}
+
+func TestImportWritesIntoNoRunAndNoInstance(t *testing.T) {
+	base, dir := imported(t, threeLines)
+	before := tree(t, base)
+	for path, hint := range map[string]string{
+		dir:                                    "it is a run's directory",
+		filepath.Dir(dir):                      "it is an instance's folder: the base is " + base,
+		filepath.Join(dir, "00000001.seg"):     "it is a file",
+		filepath.Join(filepath.Dir(dir), "./"): "it is an instance's folder",
+	} {
+		if r := runlogWith(t, empty, "import", path, "--instance", "demo", "-").want(t, 2, hint); r.out != "" {
+			t.Errorf("%s: %s", path, r.out)
+		}
+		if after := tree(t, base); !slices.Equal(before, after) {
+			t.Errorf("%s: changed from %v to %v", path, before, after)
+		}
+	}
+	for _, path := range []string{base, t.TempDir(), filepath.Join(t.TempDir(), "new")} {
+		runlogWith(t, empty, "import", path, "--instance", "demo", "-").want(t, 0)
 	}
 }
