@@ -21,7 +21,7 @@ type Predecessor struct {
 	Run          string
 	Status       Status
 	LastSeq      uint64
-	DroppedBytes int64 // torn tail, never acknowledged
+	DroppedBytes int64 // torn tail: nothing proves that it was acknowledged
 	Recovered    bool  // by this Open
 	Parent       string
 	Origin       string

@@ -55,7 +55,7 @@ func (s *seg) tail(off int64) error {
 		v.note("%s: its footer was not finished; it will be written again", name)
 	default:
 		s.torn = true
-		v.note("%s: torn tail from offset %d on, %d bytes, never acknowledged (or just being written)", name, off, s.lastByte(off)-off)
+		v.note("%s: torn tail from offset %d on, %d bytes: nothing proves that they were acknowledged, or they are just being written", name, off, s.lastByte(off)-off)
 	}
 	return nil
 }

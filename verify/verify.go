@@ -73,7 +73,7 @@ type Options struct {
 	OnProgress func(done, total int64) // bytes of segments, called often; nil: not
 
 	// OnEntry gets every entry that can be read, in seq order: before, between and behind damage too, even where the
-	// commit that it belongs to is lost. Bytes that were never acknowledged are not among them. The view is valid during
+	// commit that it belongs to is lost. What is in a torn tail is not among them. The view is valid during
 	// the call. An error ends the check and is returned. nil: not.
 	OnEntry func(*entry.View) error
 }

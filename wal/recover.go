@@ -19,7 +19,7 @@ import (
 type Recovery struct {
 	Status       manifest.Status
 	LastSeq      uint64
-	DroppedBytes int64 // torn tail, never acknowledged
+	DroppedBytes int64 // torn tail: nothing proves that it was acknowledged
 	Manifest     manifest.Manifest
 	Damage       error // why the run is quarantined
 }

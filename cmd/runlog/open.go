@@ -138,7 +138,7 @@ func (a *app) afterReading(r *runlog.Reader) {
 		a.warn(fmt.Errorf("%d more warnings", n))
 	}
 	if n := r.DroppedBytes(); n > 0 && !r.Status().Sealed() && r.Damage() == nil {
-		what := "never acknowledged; the next start of the engine drops it"
+		what := "nothing proves that it was acknowledged; the next start of the engine drops it"
 		if live(r.Dir(), r.Manifest()) {
 			what = "the engine is writing it"
 		}

@@ -58,8 +58,8 @@ func (a *app) recoverCmd() *cobra.Command {
 	dry := false
 	cmd := &cobra.Command{
 		Use: "recover PATH", Short: "Bring runs whose process died to their end, as the engine's next start would",
-		Long: `recover decides how each run that is not sealed has ended, and seals it: what was never acknowledged is cut off and counted, index,
-footer and manifest are written. A run whose acknowledged data is damaged is quarantined: its segments stay as they are. PATH is a run's
+		Long: `recover decides how each run that is not sealed has ended, and seals it: a torn tail, of which nothing proves that it was
+acknowledged, is cut off and counted; index, footer and manifest are written. A run whose acknowledged data is damaged is quarantined: its segments stay as they are. PATH is a run's
 directory, or an instance's or the base folder. The engine does the same by itself when it starts; recover is for whoever wants to know, or
 wants it done, before. It takes the instance's lock: an instance that a process holds is left alone.
 
@@ -420,9 +420,9 @@ func (a *app) printRecovery(r recoveryJSON, err error) error {
 		case r.DroppedBytes == 0:
 			s += ", no torn tail"
 		case r.Offset != nil:
-			s += fmt.Sprintf(", torn tail of %s bytes behind %s offset %d, never acknowledged", count(r.DroppedBytes), r.File, *r.Offset)
+			s += fmt.Sprintf(", torn tail of %s bytes behind %s offset %d, of which nothing proves that it was acknowledged", count(r.DroppedBytes), r.File, *r.Offset)
 		default:
-			s += fmt.Sprintf(", torn tail of %s bytes, never acknowledged", count(r.DroppedBytes))
+			s += fmt.Sprintf(", torn tail of %s bytes, of which nothing proves that it was acknowledged", count(r.DroppedBytes))
 		}
 	}
 	a.out.line("%s: %s", r.Dir, printable(s, -1))

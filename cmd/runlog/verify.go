@@ -108,8 +108,8 @@ func (a *app) verifyCmd() *cobra.Command {
 		Long: `verify reads everything and recomputes every checksum and digest: frames, commits and their chain, footers, the chained
 SHA-256, the manifest against the segments, and index and filter files against the entries. It never writes, takes no lock, and works beside
 the engine. A PATH is a run's directory, or an instance's or the base folder, for all runs in it. Each finding is one line on stdout, as soon
-as it is known; one bad place never hides the next. A torn tail of a run that is not sealed is a note on stderr, not a finding: it was never
-acknowledged.
+as it is known; one bad place never hides the next. A torn tail of a run that is not sealed is a note on stderr, not a finding: nothing
+proves that it was acknowledged.
 
 Each run is checked by a worker, a process of its own, so that a hanging disk or a crash costs one run and is never taken for damage.
 

@@ -12,7 +12,7 @@ import (
 var (
 	// ErrCorrupt: bytes that were durable are damaged, missing or not where they belong.
 	ErrCorrupt = errors.New("corrupt")
-	// ErrTorn: the log ends in bytes that were never acknowledged.
+	// ErrTorn: the log ends in bytes of which nothing proves that they were acknowledged.
 	ErrTorn = errors.New("torn tail")
 	// ErrVersion: a valid file of a version that this build does not read.
 	ErrVersion = errors.New("unknown format version")
