@@ -296,6 +296,7 @@ func (s *seg) finish(sum [32]byte) error {
 	if s.sealed {
 		v.lastSealed = s.number
 		s.checkFooter(sum)
+		v.over = !v.haveM && !s.ft.Continues()
 		s.checkIndex()
 		c.dropped += s.ft.Dropped
 	} else if s.strict {

@@ -181,7 +181,7 @@ func (s *seg) missingDerived(kind Kind, name string, fresh bool) bool {
 		return false
 	}
 	switch f := (Finding{Kind: kind, Path: v.path(name), Offset: -1, Detail: "the file is not there"}); {
-	case v.sealed:
+	case v.sealed || v.over:
 		v.report(f)
 	case fresh:
 		v.note("%s is not there yet", name)

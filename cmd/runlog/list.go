@@ -153,6 +153,10 @@ func (a *app) info(r *runlog.Reader) error {
 	if in.Segments, err = segments(r.Dir(), r.LastSeq()); err != nil {
 		return err
 	}
+	if in.Live {
+		in.TornBytes = 0 // what is behind the last whole batch is being written
+		beingIndexed(in.Segments)
+	}
 	for _, s := range in.Segments {
 		in.Bytes += s.Bytes
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/runlog-io/runlog"
@@ -138,11 +139,11 @@ func (a *app) afterReading(r *runlog.Reader) {
 		a.warn(fmt.Errorf("%d more warnings", n))
 	}
 	if n := r.DroppedBytes(); n > 0 && !r.Status().Sealed() && r.Damage() == nil {
-		what := "nothing proves that it was acknowledged; the next start of the engine drops it"
+		what := "torn tail of %d bytes behind seq %d: nothing proves that it was acknowledged; the next start of the engine drops it"
 		if live(r.Dir(), r.Manifest()) {
-			what = "the engine is writing it"
+			what = "%d bytes behind seq %d are no whole batch yet: the engine is writing it"
 		}
-		a.note("%s: torn tail of %d bytes behind seq %d: %s", r.Dir(), n, r.LastSeq(), what)
+		a.note("%s: "+what, r.Dir(), n, r.LastSeq())
 	}
 	if r.Status() == runlog.Quarantined {
 		reason := "its quarantine file cannot be read"
@@ -203,6 +204,20 @@ type segmentInfo struct {
 	Problem  string `json:"problem,omitempty"`
 }
 
+const noIndex = "index is missing"
+
+// beingIndexed takes back what was said of a live run's newest sealed segment: its index follows its footer.
+func beingIndexed(list []segmentInfo) {
+	for i := range slices.Backward(list) {
+		if s := &list[i]; s.Sealed {
+			if s.Problem == noIndex {
+				s.Problem = ""
+			}
+			return
+		}
+	}
+}
+
 // segments describes the segment files. Those without a footer get their numbers from the run's end.
 func segments(dir string, lastSeq uint64) ([]segmentInfo, error) {
 	names, err := vfs.OS.ReadDir(dir)
@@ -223,7 +238,7 @@ func segments(dir string, lastSeq uint64) ([]segmentInfo, error) {
 		if info, err := os.Stat(filepath.Join(dir, strings.TrimSuffix(e.Name(), ".seg")+".idx")); err == nil {
 			s.Index = info.Size()
 		} else if s.Sealed && errors.Is(err, fs.ErrNotExist) && s.Problem == "" {
-			s.Problem = "index is missing"
+			s.Problem = noIndex
 		}
 		if s.Sealed {
 			seq = max(seq, s.LastSeq)
