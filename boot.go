@@ -27,8 +27,7 @@ type Predecessor struct {
 	Origin       string
 	Err          error // why it is quarantined, or could not be recovered (then it is left alone)
 
-	undecided  bool // Err does not say that it is damaged
-	identified bool // Parent and Origin are known nevertheless
+	undecided bool // Err does not say that it is damaged
 }
 
 // ErrUndecided is what every *UndecidedError is, by errors.Is.
@@ -66,6 +65,9 @@ type found struct {
 // sweep recovers every run that its process has left unsealed. A damaged run never stops it; one that cannot be
 // decided does if it may be the one to continue.
 func sweep(o *Options, base string, now int64) (f found, err error) {
+	if err := wal.FinishRemovals(o.FS, base); err != nil {
+		o.Logger.Warn("runlog: leftovers of runs that were removed", "dir", base, "error", err)
+	}
 	names, err := o.FS.ReadDir(base)
 	if err != nil {
 		return f, fmt.Errorf("runlog: %w", err)
@@ -97,7 +99,12 @@ func sweep(o *Options, base string, now int64) (f found, err error) {
 		}
 		if err != nil {
 			p.Status, p.Parent, p.Origin, p.Err = before.Status, before.Parent, before.Origin, err
-			p.undecided, p.identified = !damaged(err), merr == nil
+			p.undecided = !damaged(err)
+		}
+		if before.FloorSegment > 0 {
+			if err := wal.FinishRemoval(o.FS, dir); err != nil {
+				o.Logger.Warn("runlog: leftovers of segments that were removed", "dir", dir, "error", err)
+			}
 		}
 		p.Recovered = err == nil && (merr != nil || !before.Status.Sealed()) && rec.Status != manifest.Quarantined
 		f.list = append(f.list, p)
@@ -105,6 +112,9 @@ func sweep(o *Options, base string, now int64) (f found, err error) {
 			f.skipped = append(f.skipped, manifest.Skipped{Run: p.Run, Reason: p.Err.Error()})
 			o.Logger.Error("runlog: predecessor is not usable", "run", p.Run, "status", p.Status, "error", p.Err)
 		}
+	}
+	if o.ContinueFrom != "" {
+		return f, f.continueFrom(o, base)
 	}
 	parent := chooseParent(f.list, o.GoWithout)
 	switch {
@@ -127,26 +137,21 @@ func damaged(err error) bool {
 	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrWrongKind) || errors.Is(err, ErrNotRun)
 }
 
-// chooseParent returns the newest run that crashed, holds state of its own and has not been consumed: no later run
-// that names it as parent has ended cleanly or gone on to hold state. A quarantined child consumes nothing, since its
-// state cannot be used. Runs are ordered by id, which a stepped clock cannot turn back.
+// chooseParent returns the newest run that holds state of its own, if it crashed; nil if it has ended cleanly, since then the
+// engine starts afresh. Nothing older is ever brought back: an engine has gone on since, from that run or without it. Runs
+// without state, quarantined ones and imports neither are the parent nor stand before it. Runs are ordered by id, which a
+// stepped clock cannot turn back.
 //
 // A run that is undecided is returned if it could be the one, unless it is in without.
 func chooseParent(runs []Predecessor, without []string) *Predecessor {
-	consumed := map[string]bool{}
 	for i := range slices.Backward(runs) {
-		p := &runs[i]
-		ownState := p.Err == nil && p.LastSeq > 1 || p.undecided && consumed[p.Run] // seq 1 is RunStarted
-		if ownState || p.Err == nil && p.Status == manifest.Ended {
-			consumed[p.Parent] = true
-		}
-		switch {
-		case p.undecided && consumed[p.Run] && !p.identified:
-			return nil // its state went into a later run, and so did, through it, that of nobody knows whom
-		case consumed[p.Run]:
+		switch p := &runs[i]; {
 		case p.undecided && !slices.Contains(without, p.Run):
 			return p
-		case p.Err == nil && ownState && p.Status == manifest.CrashedRecovered && p.Origin == manifest.OriginEngine:
+		case p.Err != nil || p.Origin != manifest.OriginEngine:
+		case p.Status == manifest.Ended:
+			return nil
+		case p.Status == manifest.CrashedRecovered && p.LastSeq > 1: // seq 1 is RunStarted
 			return p
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type Import struct {
 	log   *wal.Log
 	w     *writer.Writer
 	begun bool
+	early []entry.Note // that were added before the first entry, from which RunStarted takes its time
 	id    manifest.Identity
 }
 
@@ -105,8 +107,29 @@ func (im *Import) begin(ts int64) error {
 			d.TsPublish = -1 // 0 would mean "stamp it"
 		}
 	}
-	_, err = im.w.SubmitOwn(&d)
-	return err
+	if _, err = im.w.SubmitOwn(&d); err != nil {
+		return err
+	}
+	for _, n := range im.early {
+		if _, _, err := im.w.Note(n.Kind, n.Body); err != nil {
+			return err
+		}
+	}
+	im.early = nil
+	return nil
+}
+
+// Note adds a note behind the entries that were added so far. Before the first one, it stands behind RunStarted.
+func (im *Import) Note(kind entry.NoteKind, body []byte) error {
+	if im.begun {
+		_, _, err := im.w.Note(kind, body)
+		return err
+	}
+	if err := entry.CheckNote(kind, body); err != nil {
+		return err
+	}
+	im.early = append(im.early, entry.Note{Kind: kind, Body: slices.Clone(body)})
+	return nil
 }
 
 // Add adds an entry. A TsPublish that is set is kept and must come after the one before (ErrInvalid otherwise); 0

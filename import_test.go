@@ -2,13 +2,17 @@ package runlog_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/vfs"
+	"github.com/runlog-io/runlog/wal"
 )
 
 func TestAnImportAppearsOnlyWhenItIsFinished(t *testing.T) {
@@ -198,5 +202,32 @@ func TestAnImportThatFailsLeavesNothing(t *testing.T) {
 			}
 		}
 		t.Fatal("the import never gets to its end")
+	})
+}
+
+// Notes that come before the first entry wait for it, since RunStarted takes its time from it.
+func TestAnImportsNotesStandWhereTheyWereAdded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		mem := newMem()
+		im := must1(runlog.NewImport(options(mem)))
+		wantIs(t, im.Note(entry.NoteGap+1, nil), runlog.ErrInvalid)
+		body := []byte("before")
+		must(t, im.Note(entry.NoteAnchor, body))
+		body[0] = 'x'
+		d := order(1)
+		d.TsPublish = 1000
+		must(t, im.Add(d))
+		must(t, im.Note(entry.NoteMarker, []byte("behind")))
+		wantIs(t, im.Note(entry.NoteAnchor, make([]byte, entry.MaxNote+1)), runlog.ErrInvalid)
+		rd := must1(runlog.OpenReader(must1(im.Finish(t.Context())), runlog.ReaderOptions{FS: mem}))
+		defer rd.Close()
+		var got []string
+		for n, err := range rd.Notes(wal.NoteOptions{}) {
+			must(t, err)
+			got = append(got, fmt.Sprintf("%s %d %s", n.Kind, n.After, n.Body))
+		}
+		if want := []string{"anchor 1 before", "marker 2 behind"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	})
 }

@@ -93,6 +93,7 @@ var (
 	ErrMissingSegment = format.ErrMissingSegment
 	ErrNotRun         = format.ErrNotRun
 	ErrNotFound       = format.ErrNotFound
+	ErrRemoved        = format.ErrRemoved
 	ErrUnknownKind    = format.ErrUnknownKind
 	ErrQuarantined    = format.ErrQuarantined
 	ErrInvalid        = format.ErrInvalid
@@ -123,6 +124,12 @@ type Options struct {
 	// GoWithout lists ids of earlier runs that Open may leave behind although it cannot decide how they ended: see
 	// UndecidedError. For an operator who has seen the error; naming the run keeps the permission from outliving it.
 	GoWithout []string
+
+	// ContinueFrom is the id of the run of this instance that the new one continues, whatever Open would choose: to replay an
+	// older run, or one that ended cleanly, was imported or salvaged. Runs whose process died are recovered all the same. It
+	// must be sealed and not quarantined, else Open returns a *ContinueError and changes nothing. "": Open chooses. It is for
+	// one start: left in the configuration, every start begins from the same state again.
+	ContinueFrom string
 
 	Kinds []string // key kinds beside the built-in ones; more can be declared later
 
@@ -158,6 +165,9 @@ func (o *Options) resolve() error {
 	}
 	if !manifest.ValidInstance(o.Instance) {
 		return fmt.Errorf("%w: option Instance is %.80q: want 1 to 64 of A-Z a-z 0-9 . _ - and no dot first", ErrInvalid, o.Instance)
+	}
+	if o.ContinueFrom != "" && !manifest.ValidRunID(o.ContinueFrom) {
+		return fmt.Errorf("%w: option ContinueFrom is %.80q: want a run's id", ErrInvalid, o.ContinueFrom)
 	}
 	if o.FS == nil {
 		o.FS = vfs.OS

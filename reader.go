@@ -2,6 +2,7 @@ package runlog
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"github.com/runlog-io/runlog/manifest"
@@ -34,6 +35,8 @@ type RunInfo struct {
 	Status   Status
 	Live     bool  // not sealed, and a process holds the instance
 	Err      error // the folder or manifest could not be read, or the manifest's previous copy stands in for it
+
+	Quarantine string // why the run is quarantined
 }
 
 // List describes all runs under a base folder, by instance and start time. It reads manifests only, follows links to
@@ -89,9 +92,13 @@ func describe(fsys vfs.FS, instance, run, dir string, held bool) RunInfo {
 	m, warning, err := manifest.Read(fsys, dir)
 	info := RunInfo{Instance: instance, Run: run, Dir: dir, Manifest: m, Status: m.Status, Err: errors.Join(err, warning)}
 	info.Live = held && m.Status == manifest.Running && err == nil
-	if _, quarantined, _ := manifest.ReadQuarantine(fsys, dir); quarantined {
+	if q, quarantined, err := manifest.ReadQuarantine(fsys, dir); quarantined {
 		info.Status = manifest.Quarantined
 		info.Live = false
+		info.Quarantine = q.Reason
+		if err != nil {
+			info.Quarantine = fmt.Sprintf("its quarantine file cannot be read: %v", err)
+		}
 	}
 	return info
 }

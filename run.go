@@ -34,6 +34,11 @@ type Run struct {
 	parents []*Reader // opened when first asked for
 	loaded  bool
 	cleanup sync.Once
+
+	anchors, hashes recorded // see Anchor, StateHash
+
+	retaining sync.Mutex // held while runs or segments are removed; release waits for it
+	released  bool       // guarded by retaining
 }
 
 // Open starts a run: it locks the instance (ErrLocked names the holder), recovers or quarantines runs whose process
@@ -75,6 +80,9 @@ func Open(ctx context.Context, o Options) (*Run, error) {
 
 func boot(ctx context.Context, o Options) (*Run, error) {
 	base := filepath.Join(o.Dir, o.Instance)
+	if err := o.checkContinue(base); err != nil { // before anything is changed
+		return nil, err
+	}
 	if err := o.FS.MkdirAll(base); err != nil {
 		return nil, fmt.Errorf("runlog: option Dir: %w", err)
 	}
@@ -280,27 +288,20 @@ func (r *Run) Tail(ctx context.Context, o TailOptions) iter.Seq2[View, error] {
 func (r *Run) Predecessors() []Predecessor { return append([]Predecessor(nil), r.predecessors...) }
 
 // Parents returns readers of the runs whose state this one continues: its parent first, then the parent's parent, and
-// so on. To rebuild the engine's state, replay them from the last to the first. They are closed with the Run.
+// so on. Package replay rebuilds the engine's state from them. They are closed with the Run. A *ParentError says which run
+// of the chain is gone or cannot be used; OpenParents opens those in front of it.
 func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loaded {
 		return r.parents, nil
 	}
-	base := filepath.Join(r.o.Dir, r.o.Instance)
-	seen := map[string]bool{r.id: true}
-	var chain []*Reader
-	for id := r.Manifest().Parent; id != "" && !seen[id]; {
-		seen[id] = true
-		p, err := wal.OpenReader(r.o.FS, filepath.Join(base, id))
-		if err != nil {
-			for _, p := range chain {
-				_ = p.Close()
-			}
-			return nil, fmt.Errorf("runlog: parent run %s: %w", id, err)
+	chain, err := openParents(r.o.FS, filepath.Join(r.o.Dir, r.o.Instance), r.Manifest().Identity)
+	if err != nil {
+		for _, p := range chain {
+			_ = p.Close()
 		}
-		chain = append(chain, p)
-		id = p.Manifest().Parent
+		return nil, err
 	}
 	r.parents, r.loaded = chain, true
 	return r.parents, nil
@@ -340,6 +341,9 @@ func (r *Run) Abandon(ctx context.Context, cause error) error {
 // release lets go of files and lock, once.
 func (r *Run) release() (err error) {
 	r.cleanup.Do(func() {
+		r.retaining.Lock() // whoever is removing something needs the instance's lock to the end
+		r.released = true
+		r.retaining.Unlock()
 		r.log.Close()
 		r.mu.Lock()
 		for _, p := range r.parents {

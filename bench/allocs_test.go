@@ -65,3 +65,20 @@ func TestTypedCaptureDoesNotAllocate(t *testing.T) {
 		t.Errorf("a typed capture with identity and key makes %v allocations, want none", n)
 	}
 }
+
+// Once the segments are mapped and the buffer has grown.
+func TestGetDoesNotAllocate(t *testing.T) {
+	f, rng := sealed(t, 100_000, 0), random()
+	var buf runlog.Buffer
+	read := func() {
+		if _, err := f.reader.Get(f.seq(rng.Uint64()), &buf); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 1000 {
+		read()
+	}
+	if n := testing.AllocsPerRun(5000, read); n != 0 {
+		t.Errorf("Get makes %v allocations, want none", n)
+	}
+}

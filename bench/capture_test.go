@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"github.com/runlog-io/runlog"
@@ -48,6 +49,36 @@ func adapter(tb testing.TB, sub capture.Submitter) *capture.Adapter {
 	a, err := capture.New(reg, sub, capture.Options{})
 	check(tb, err)
 	return a
+}
+
+// BenchmarkCapturePaced captures at a fixed rate, timed from the intended start. Compare with BenchmarkSubmitPaced.
+func BenchmarkCapturePaced(b *testing.B) {
+	for _, rate := range rates {
+		b.Run(fmt.Sprintf("typed/rate=%d", rate), func(b *testing.B) {
+			capturePaced(b, rate, func(a *capture.Adapter) func(m *newOrder) (capture.Result, error) {
+				h, err := capture.Bind[*newOrder](a, "orders.commands")
+				check(b, err)
+				return h.Capture
+			})
+		})
+		b.Run(fmt.Sprintf("any/rate=%d", rate), func(b *testing.B) {
+			capturePaced(b, rate, func(a *capture.Adapter) func(m *newOrder) (capture.Result, error) {
+				return func(m *newOrder) (capture.Result, error) { return a.CaptureAny("orders.commands", m) }
+			})
+		})
+	}
+}
+
+func capturePaced(b *testing.B, rate int, bind func(a *capture.Adapter) func(m *newOrder) (capture.Result, error)) {
+	pacedRuns(b, rate, 1, func(run *runlog.Run) func() error {
+		op, m, sum := bind(adapter(b, run)), &newOrder{ClientID: "CL-1000000001"}, uint64(0)
+		return func() error {
+			sum++
+			binary.LittleEndian.PutUint64(m.ID[:], sum)
+			_, err := op(m)
+			return err
+		}
+	})
 }
 
 // captureBlocks is the loop of BenchmarkSubmitIdle around op.

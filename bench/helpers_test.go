@@ -18,9 +18,10 @@ import (
 	"unsafe"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/vfs"
 )
 
-var large = flag.Bool("large", false, "runs of up to 4 M entries instead of 1 M")
+var large = flag.Bool("large", false, "runs of up to 4 M entries instead of 1 M, and one of 40 M that is opened after a crash: needs 12 GB")
 
 const (
 	payloadBytes = 256
@@ -32,6 +33,9 @@ const (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if dir := os.Getenv(followEnv); dir != "" {
+		followAlone(dir)
+	}
 	if dir := os.Getenv("BENCH_DIR"); dir != "" {
 		_ = os.Setenv("TMPDIR", dir) // what TempDir follows
 	}
@@ -283,14 +287,18 @@ func (f *fixture) orders() uint64 { return f.entries / 3 }
 func (f *fixture) seq(n uint64) uint64 { return 2 + n%f.entries }
 
 var fixtures struct {
-	dir string
-	mu  sync.Mutex
-	all map[string]*fixture
+	dir   string
+	mu    sync.Mutex
+	all   map[string]*fixture
+	floor vfs.File // see zeroed
 }
 
 func closeFixtures() {
 	for _, f := range fixtures.all {
 		_ = f.reader.Close()
+	}
+	if fixtures.floor != nil {
+		_ = fixtures.floor.Close()
 	}
 	_ = os.RemoveAll(fixtures.dir)
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/runlog-io/runlog"
 )
 
-// How fast does one read through a run, verified by commit digest? ns/op is per entry. Compare with BenchmarkFloorScan.
+// How fast does one read through a run, verified by commit digest? ns/op is per entry. The floor is that of
+// BenchmarkFloorScan.
 
 func BenchmarkScan(b *testing.B) {
 	for _, c := range []struct {
@@ -29,22 +30,18 @@ func BenchmarkScan(b *testing.B) {
 
 // scanEntries scans, again and again, until b.N entries were delivered.
 func scanEntries(b *testing.B, f *fixture, o runlog.ScanOptions) {
-	b.ReportAllocs()
-	b.ResetTimer()
-	for left := b.N; left > 0; {
-		before := left
+	beside(b, int(f.entries), func(n int) {
+		left := n
 		for v, err := range f.reader.Scan(o) {
 			if err != nil || v.Seq() == 0 {
 				b.Fatal(v.Seq(), err)
 			}
 			if left--; left == 0 {
-				break
+				return
 			}
 		}
-		if left == before {
-			b.Fatal("nothing scanned")
-		}
-	}
+		b.Fatalf("%d entries are missing", left)
+	}, newFloorScan(b, f).run)
 	perSecond(b, b.N, "entries")
 }
 

@@ -7,17 +7,20 @@ import (
 	"github.com/runlog-io/runlog"
 )
 
-// How fast does a durable stream go, until the last entry is durable? Compare with BenchmarkFloorStream.
+// How fast does a durable stream go, until the last entry is durable? The floor is BenchmarkFloorStream with batches of a
+// thousand entries, or 4 MiB of large ones.
+
+var streamSizes = []int{16, 64, payloadBytes, 1024, 4096, 16384, 65536}
 
 func BenchmarkStream(b *testing.B) {
-	for _, size := range []int{16, 64, payloadBytes, 1024, 4096, 16384, 65536} {
+	for _, size := range streamSizes {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) { stream(b, runlog.Options{}, size, 1, false) })
 	}
 }
 
 // BenchmarkStreamKeys streams the order flow, with four order ids in three entries; bytes of indexes are per key.
 func BenchmarkStreamKeys(b *testing.B) {
-	for _, size := range []int{16, payloadBytes, 4096} {
+	for _, size := range streamSizes {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) { stream(b, runlog.Options{}, size, 1, true) })
 	}
 }
@@ -43,6 +46,8 @@ func BenchmarkStreamSync(b *testing.B) {
 
 func stream(b *testing.B, o runlog.Options, size, producers int, keyed bool) {
 	var use, start diskUse
+	var v versus
+	floor := newFloorStream(b, size, floorBatchBytes(size))
 	keys := 0
 	b.ReportAllocs()
 	b.SetBytes(int64(size))
@@ -53,22 +58,11 @@ func stream(b *testing.B, o runlog.Options, size, producers int, keyed bool) {
 		left -= n
 		o.Dir = b.TempDir()
 		run := open(b, o)
-		b.StartTimer()
-		split(n, producers, func(_, n int) {
-			f := newFlow(size, keyed)
-			for range n {
-				if _, err := run.Submit(f.next()); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-		if o.Sync == runlog.SyncNever {
-			awaitWritten(run)
-		} else {
-			waitAll(b, run)
+		flows := make([]*flow, producers)
+		for i := range flows {
+			flows[i] = newFlow(size, keyed)
 		}
-		b.StopTimer()
+		v.turns(b, n, max(n/4, 1), func(n int) { submitAll(b, run, n, flows, o.Sync) }, floor.run)
 		closeRun(b, run)
 		use.add(b, run.Dir())
 		if keyed {
@@ -78,10 +72,28 @@ func stream(b *testing.B, o runlog.Options, size, producers int, keyed bool) {
 	empty := open(b, runlog.Options{})
 	closeRun(b, empty)
 	start.add(b, empty.Dir()) // what a run without entries takes
+	v.report(b)
 	perSecond(b, b.N, "entries")
 	b.ReportMetric(float64(max(use.segments-start.segments, 0))/float64(b.N), "disk-B/entry")
 	if keys > 0 {
 		b.ReportMetric(float64(max(use.indexes-start.indexes, 0))/float64(keys), "index-B/key")
+	}
+}
+
+// submitAll submits n entries, one producer for each flow, and waits until all are as durable as the policy makes them.
+func submitAll(b *testing.B, run *runlog.Run, n int, flows []*flow, policy runlog.SyncPolicy) {
+	split(n, len(flows), func(p, n int) {
+		for range n {
+			if _, err := run.Submit(flows[p].next()); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	if policy == runlog.SyncNever {
+		awaitWritten(run)
+	} else {
+		waitAll(b, run)
 	}
 }
 

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -36,27 +37,29 @@ func BenchmarkClockEach(b *testing.B) {
 }
 
 // BenchmarkSubmitIdle submits while the writer keeps up; ns/op is all that a submit costs, one reading of the clock
-// included.
+// included. The floor is that of BenchmarkFloorBuffer.
 func BenchmarkSubmitIdle(b *testing.B) {
 	for _, size := range []int{16, 64, payloadBytes, 1024} {
 		for _, keyed := range []bool{false, true} {
 			b.Run(fmt.Sprintf("size=%d/keys=%v", size, keyed), func(b *testing.B) {
-				f := newFlow(size, keyed)
+				f, floor, payload := newFlow(size, keyed), newFloorBuffer(), make([]byte, size)
+				var v versus
 				inRuns(b, runlog.Options{}, runLimit(size), func(run *runlog.Run, n int) {
 					warm(b, run)
-					for n > 0 {
-						block := min(n, submitBlock*payloadBytes/max(size, payloadBytes))
-						b.StartTimer()
-						for range block {
+					v.pause = func() { waitAll(b, run) }
+					v.turns(b, n, submitBlock*payloadBytes/max(size, payloadBytes), func(n int) {
+						for range n {
 							if _, err := run.Submit(f.next()); err != nil {
 								b.Fatal(err)
 							}
 						}
-						b.StopTimer()
-						waitAll(b, run)
-						n -= block
-					}
+					}, func(n int) {
+						for range n {
+							floor.add(payload)
+						}
+					})
 				})
+				v.report(b)
 			})
 		}
 	}
@@ -90,12 +93,15 @@ func BenchmarkSubmitEach(b *testing.B) {
 var rates = []int{1_000, 10_000, 100_000, 1_000_000}
 
 // paced calls op at a rate and measures from the intended start of each call: a call that comes late because the one
-// before was slow counts as slow. It spins, as an engine's thread does.
-func paced(rate, n int, h *histogram, op func()) {
+// before was slow counts as slow. It spins, as an engine's thread does, and lets others run meanwhile if it is to be polite.
+func paced(rate, n int, polite bool, h *histogram, op func()) {
 	gap := int64(1e9) / int64(rate)
 	at := clock() + gap
 	for range n {
 		for clock() < at {
+			if polite {
+				runtime.Gosched()
+			}
 		}
 		op()
 		h.add(clock() - at)
@@ -107,29 +113,50 @@ func BenchmarkClockPaced(b *testing.B) {
 	for _, rate := range rates {
 		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) {
 			h := &histogram{}
-			paced(rate, b.N, h, func() {})
+			paced(rate, b.N, false, h, func() {})
 			h.report(b)
 		})
 	}
 }
 
-// BenchmarkSubmitPaced submits at a fixed rate while the writer commits beside it. Compare with BenchmarkClockPaced.
+// BenchmarkSubmitPaced submits at a fixed rate while the writer commits beside it. Compare with BenchmarkClockPaced. With
+// more producers each has its share of the rate, and they let each other run.
 func BenchmarkSubmitPaced(b *testing.B) {
-	for _, rate := range rates {
-		b.Run(fmt.Sprintf("rate=%d", rate), func(b *testing.B) {
-			f, h := newFlow(payloadBytes, false), &histogram{}
-			inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
-				warm(b, run)
-				b.StartTimer()
-				paced(rate, n, h, func() {
-					if _, err := run.Submit(f.next()); err != nil {
-						b.Fatal(err)
-					}
+	for _, producers := range []int{1, 2, 8} {
+		for _, rate := range rates {
+			b.Run(fmt.Sprintf("producers=%d/rate=%d", producers, rate), func(b *testing.B) {
+				pacedRuns(b, rate, producers, func(run *runlog.Run) func() error {
+					f := newFlow(payloadBytes, false)
+					return func() error { _, err := run.Submit(f.next()); return err }
 				})
 			})
-			h.report(b)
-		})
+		}
 	}
+}
+
+// pacedRuns calls ops at a rate, one made for each producer, and reports how late each was done.
+func pacedRuns(b *testing.B, rate, producers int, op func(run *runlog.Run) func() error) {
+	total := &histogram{}
+	inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
+		warm(b, run)
+		hists, ops := make([]histogram, producers), make([]func() error, producers)
+		for i := range ops {
+			ops[i] = op(run)
+		}
+		b.StartTimer()
+		split(n, producers, func(p, n int) {
+			paced(max(rate/producers, 1), n, producers > 1, &hists[p], func() {
+				if err := ops[p](); err != nil {
+					b.Error(err)
+				}
+			})
+		})
+		b.StopTimer()
+		for i := range hists {
+			total.merge(&hists[i])
+		}
+	})
+	total.report(b)
 }
 
 // BenchmarkSubmitSaturating submits as fast as the log takes it, so that submits wait for the disk.

@@ -144,7 +144,7 @@ func (s *stage) log(inline bool, batches ...int) (*wal.Log, string, error) {
 		return nil, "", err
 	}
 	if !inline { // nothing else happens until the spare is there, so that salts and times follow from the seed
-		for try := 0; try < 1000; try++ {
+		for try := 0; try < 60_000; try++ {
 			if _, err := s.mem.Stat(filepath.Join(dir, segment.FileName(2))); err == nil {
 				break
 			}

@@ -108,9 +108,12 @@ type Manifest struct {
 	Halt         *Halt     `json:"halt,omitempty"`
 	Skipped      []Skipped `json:"skipped,omitempty"`
 
-	// Reserved for retention. They are kept when a manifest is read and written back, and so is the signature.
-	Floor      uint64 `json:"floor,omitempty"`
-	BaseDigest string `json:"base_digest,omitempty"`
+	// What retention has removed from the front of the run. Nothing else knows it, so both copies of the file carry it before
+	// a segment goes. All but BaseEnded are set, or none is.
+	FloorSegment uint32 `json:"floor_segment,omitempty"` // number of the first segment that is still part of the run, at least 2
+	Floor        uint64 `json:"floor,omitempty"`         // its first seq
+	BaseDigest   string `json:"base_digest,omitempty"`   // run_sha256 of the segment before it
+	BaseEnded    *int64 `json:"base_ended,omitempty"`    // greatest ts_init of the entries that are gone, ns; nil if there was none
 
 	Signature string `json:"signature,omitempty"` // signed statement, see package proof; at most MaxLabelValue bytes; readers do not check it
 }
@@ -237,9 +240,31 @@ func (m *Manifest) Validate() error {
 	return first(
 		digest("Digest", m.Digest),
 		digest("BaseDigest", m.BaseDigest),
+		m.validateFloor(),
 		text("Signature", m.Signature, 0, MaxLabelValue),
 	)
 }
+
+// validateFloor checks that the floor is whole, and inside the run.
+func (m *Manifest) validateFloor() error {
+	switch {
+	case m.FloorSegment == 0 && (m.Floor != 0 || m.BaseDigest != "" || m.BaseEnded != nil):
+		return invalid("Floor, BaseDigest and BaseEnded need a FloorSegment")
+	case m.FloorSegment == 0:
+		return nil
+	case m.FloorSegment == 1 || m.Floor == 0 || m.BaseDigest == "":
+		return invalid("FloorSegment %d: want at least 2, with Floor and BaseDigest", m.FloorSegment)
+	case m.Status.Sealed() && (m.FloorSegment > m.Segments || m.Floor > m.LastSeq):
+		return invalid("FloorSegment %d, Floor %d: the run ends in segment %d at seq %d", m.FloorSegment, m.Floor, m.Segments, m.LastSeq)
+	}
+	return nil
+}
+
+// FirstSegment is the number of the first segment that is part of the run.
+func (m *Manifest) FirstSegment() uint32 { return max(m.FloorSegment, 1) }
+
+// FirstSeq is the first seq that is part of the run.
+func (m *Manifest) FirstSeq() uint64 { return max(m.Floor, 1) }
 
 // digest checks an absent or SHA-256 digest in lowercase hex.
 func digest(name, s string) error {

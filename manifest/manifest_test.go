@@ -53,9 +53,10 @@ func full() Manifest {
 			Reason: ReasonStall, Message: "queue full for 251 ms", Time: 1795464168888888888, Accepted: 120, Durable: 98,
 			Stage: StageQueue, StalledNs: 251_000_000, ThresholdNs: 250_000_000,
 		},
-		Skipped:    []Skipped{{Run: "20261121T000000.000000000Z-00000001", Reason: "00000002.seg: offset 8192: seq 11 to 20: digest"}},
-		Floor:      5,
+		Skipped:      []Skipped{{Run: "20261121T000000.000000000Z-00000001", Reason: "00000002.seg: offset 8192: seq 11 to 20: digest"}},
+		FloorSegment: 2, Floor: 5,
 		BaseDigest: strings.Repeat("f", 64),
+		BaseEnded:  ptr(int64(1795464168222222222)),
 		Signature:  "ed25519:xyz",
 	}
 }
@@ -367,6 +368,20 @@ func TestLimitsNameTheOption(t *testing.T) {
 		{"Status", func(m *Manifest) { m.Digest = strings.Repeat("a", 64) }},
 		{"Digest", func(m *Manifest) { m.Status, m.Digest = Ended, strings.Repeat("A", 64) }},
 		{"BaseDigest", func(m *Manifest) { m.BaseDigest = "ab" }},
+		{"FloorSegment", func(m *Manifest) { m.Floor = 5 }},
+		{"FloorSegment", func(m *Manifest) { m.BaseEnded = ptr(int64(1)) }},
+		{"FloorSegment", func(m *Manifest) { m.FloorSegment, m.Floor = 2, 5 }},
+		{"FloorSegment", func(m *Manifest) { m.FloorSegment, m.BaseDigest = 2, strings.Repeat("a", 64) }},
+		{"FloorSegment 1", func(m *Manifest) { m.FloorSegment, m.Floor, m.BaseDigest = 1, 5, strings.Repeat("a", 64) }},
+		{"FloorSegment 3", func(m *Manifest) {
+			*m = full()
+			m.Segments = 2
+			m.FloorSegment = 3
+		}},
+		{"Floor 5", func(m *Manifest) {
+			*m = full()
+			m.LastSeq = 4
+		}},
 		{"Signature", func(m *Manifest) { m.Signature = "\xff" }},
 		{"Kinds", func(m *Manifest) { m.Kinds = make([]KeyKind, entry.MaxKinds+1) }},
 		{"Kinds[0].Name", func(m *Manifest) { m.Kinds = []KeyKind{{16, ""}} }},

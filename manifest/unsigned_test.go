@@ -20,7 +20,7 @@ manifest_sha256 b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1
 // signed is a manifest with a signed statement in it.
 func signed() Manifest {
 	m := full()
-	m.Floor, m.BaseDigest = 0, ""
+	m.FloorSegment, m.Floor, m.BaseDigest, m.BaseEnded = 0, 0, "", nil
 	m.Signature = statement
 	return m
 }

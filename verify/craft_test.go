@@ -18,6 +18,8 @@ import (
 type crafted struct {
 	seqs     []uint64                 // with which the entries' frames are written; nil: no entries
 	undef    uint64                   // seq of an entry whose route is not defined
+	notes    []int                    // sizes of the state hashes that stand behind the entries
+	strayRef entry.NoteKind           // kind of a note that the index lists where the commit stands
 	stray    string                   // key that the index gives to seq 1 beside the entries' own
 	manifest func(*manifest.Manifest) // changes the manifest
 }
@@ -71,6 +73,14 @@ func (c *crafted) make(t testing.TB) string {
 		ix.AddRoute(1)
 		ix.AddTimes(d.TsInit, 1001+int64(i))
 		ft.Entries++
+	}
+	for _, size := range c.notes {
+		at := enc.Next()
+		enc.Raw(uint8(entry.NoteStateHash), make([]byte, size))
+		ix.AddNote(entry.NoteStateHash, at)
+	}
+	if c.strayRef != 0 {
+		ix.AddNote(c.strayRef, enc.Next())
 	}
 	if c.stray != "" {
 		ix.AddKey(entry.FingerprintString(entry.NoClientOrderID, c.stray), 1)

@@ -12,10 +12,11 @@ import (
 	"github.com/runlog-io/runlog/segment"
 )
 
-// place is where a good entry stands.
+// place is where a good entry stands, or a note.
 type place struct {
 	off, size int64
-	seq       uint64
+	seq       uint64 // of the entry; of the one before the note
+	note      bool
 }
 
 // gap takes what can be read between at and to, where frames are damaged: each entry's own checksum tells its seq, so
@@ -31,6 +32,7 @@ func (s *seg) gap(b *batch, at, to int64, seq, last uint64, why string) error {
 		b.found = append(b.found, f)
 	}
 	bad := s.filer(b)
+	floating := len(b.good) // notes from here on stand behind a hole, and before whatever comes next
 	for p := at + 8; p+segment.HeadSize <= to; {
 		f, ok, err := s.orphan(p, to, seq, last)
 		if err != nil {
@@ -41,27 +43,39 @@ func (s *seg) gap(b *batch, at, to int64, seq, last uint64, why string) error {
 				hole, damaged = p, true
 			}
 			p += 8
+			floating = len(b.good)
 			continue
 		}
 		p += f.Size
 		if !f.IsEntry() { // which tells nothing of the seqs before it
-			_ = segment.Learn(&f, s.dict)
+			if f.IsNote() {
+				s.note(&f, seq, b, bad)
+			} else {
+				_ = segment.Learn(&f, s.dict)
+			}
 			continue
 		}
 		if damaged || f.Seq > seq+1 {
 			file(f.Seq - 1)
 		}
+		for i := range b.good[floating:] {
+			b.good[floating+i].seq = f.Seq - 1
+		}
 		damaged, seq = false, f.Seq
 		s.entry(&f, b, bad)
+		floating = len(b.good)
 	}
 	if damaged || last > seq {
 		file(last)
+	}
+	for i := range b.good[floating:] {
+		b.good[floating+i].seq = max(seq, last)
 	}
 	return nil
 }
 
 // orphan reads the whole frame at off, of a kind that means something by itself: an entry after seq and up to last, if
-// that is known, or a part of the dictionary.
+// that is known, a note, or a part of the dictionary.
 func (s *seg) orphan(off, to int64, seq, last uint64) (f segment.Frame, ok bool, err error) {
 	b, err := s.w.at(off, segment.HeadSize)
 	if err != nil {
@@ -87,7 +101,7 @@ func (s *seg) orphan(off, to int64, seq, last uint64) (f segment.Frame, ok bool,
 		}
 	}
 	f, rerr := segment.ReadFrame(s.path, b[:size], s.h.Salt, off, own)
-	known := isEntry || f.Kind == segment.KindRoute || f.Kind == segment.KindKeyKind
+	known := isEntry || f.IsNote() || f.Kind == segment.KindRoute || f.Kind == segment.KindKeyKind
 	return f, rerr == nil && known, nil
 }
 
@@ -226,16 +240,43 @@ func (v *verifier) remember(d *entry.Dict) {
 	}
 }
 
-// deliver hands the batch's good entries to whoever wants them. They are read again, since the window has moved on.
+// note takes a whole note that stands behind the entry with seq after.
+func (s *seg) note(f *segment.Frame, after uint64, b *batch, bad badFunc) {
+	kind := entry.NoteKind(f.Kind)
+	if err := entry.CheckNote(kind, f.Body); err != nil {
+		bad(KindNote, f.Offset, 0, 0, fmt.Sprintf("behind seq %d: %v", after, err))
+		return
+	}
+	b.stats.notes[kind]++
+	if s.ix != nil && kind.Indexed() {
+		s.ix.AddNote(kind, f.Offset)
+	}
+	if s.v.o.OnNote != nil {
+		b.good = append(b.good, place{off: f.Offset, size: f.Size, seq: after, note: true})
+	}
+}
+
+// deliver hands the batch's good entries and notes to whoever wants them. They are read again, since the window has moved on.
 func (s *seg) deliver(b *batch) error {
 	for _, p := range b.good {
 		raw, err := s.w.at(p.off, int(p.size))
 		if err != nil || int64(len(raw)) < p.size {
 			return &format.Error{Path: s.path, Offset: p.off, FirstSeq: p.seq, Why: "read", Err: err}
 		}
-		f, err := segment.ReadFrame(s.path, raw[:p.size], s.h.Salt, p.off, p.seq)
+		own := p.seq
+		if p.note {
+			own = 0 // its checksum is over itself only
+		}
+		f, err := segment.ReadFrame(s.path, raw[:p.size], s.h.Salt, p.off, own)
 		if err != nil {
 			return err // it was good a moment ago
+		}
+		if p.note {
+			n := Note{Note: entry.Note{Kind: entry.NoteKind(f.Kind), After: p.seq, Body: f.Body}, Path: s.path, Offset: p.off, v: s.v}
+			if err := s.v.o.OnNote(&n); err != nil {
+				return err
+			}
+			continue
 		}
 		e, err := s.parse(&f, b)
 		if err != nil {

@@ -32,6 +32,9 @@ func (v *verifier) readManifest() error {
 	case !sameIdentity(prev.Identity, m.Identity):
 		v.find(KindManifest, v.path(manifest.PrevName), -1, 0, 0, "the previous copy is of another run: "+prev.Run)
 	}
+	if perr == nil {
+		v.prevFloor = prev.FirstSegment()
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		v.find(KindManifest, v.path(manifest.FileName), -1, 0, 0, "the manifest is not there")
@@ -112,8 +115,8 @@ func (v *verifier) checkManifest() {
 	if !v.sealed {
 		return
 	}
-	if m.Segments != uint32(v.rep.Segments) {
-		differs("segments", m.Segments, v.rep.Segments)
+	if got := m.FirstSegment() - 1 + uint32(v.rep.Segments-v.below); m.Segments != got {
+		differs("segments", m.Segments, got)
 	}
 	if v.c.known && m.LastSeq != v.c.chain.Seq {
 		differs("last_seq", m.LastSeq, v.c.chain.Seq)

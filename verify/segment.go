@@ -60,6 +60,7 @@ type stats struct {
 	lastPublish            int64
 	published              bool
 	topic, typ             string // of the last entry
+	notes                  [entry.NoteGap + 1]uint64
 }
 
 func (s *stats) add(tsInit, tsPublish int64) {
@@ -76,6 +77,9 @@ func (v *verifier) segment(n uint32) error {
 	path := v.path(segment.FileName(n))
 	f, err := v.fsys.OpenRead(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if moved, err := v.floorMoved(n); moved || err != nil {
+			return err
+		}
 		if v.sealed || v.c.named && !v.c.ended {
 			v.missing(n, n)
 		}
@@ -251,6 +255,7 @@ func (s *seg) begin() {
 		var ok bool
 		if s.start, ok = segment.DecodeStart(b, s.h.Salt, s.h.Size); ok {
 			s.started = true
+			s.checkFloor()
 			s.checkStart()
 			s.dict.BaseTime, s.timed = s.start.BaseTime, true
 		}
@@ -293,6 +298,11 @@ func (s *seg) checkStart() {
 func (s *seg) finish(sum [32]byte) error {
 	v, c := s.v, &s.v.c
 	v.rep.Entries += s.stats.entries
+	for kind, n := range s.stats.notes {
+		if n > 0 {
+			v.rep.ByKind[entry.NoteKind(kind)] += n
+		}
+	}
 	if s.sealed {
 		v.lastSealed = s.number
 		s.checkFooter(sum)

@@ -127,6 +127,9 @@ func (s *seg) checkIndex() {
 		return
 	}
 	f, err := index.Open(v.fsys, v.path(name), meta)
+	if v.goneBelow(s.number, err) {
+		return
+	}
 	if errors.Is(err, format.ErrOlder) {
 		v.note("%s is of an earlier version, and was not checked: readers build it again in memory, and runlog recover RUN writes it anew", name)
 		return
@@ -156,6 +159,9 @@ func (s *seg) checkIndex() {
 func (s *seg) sameBytes(name string, want []byte) bool {
 	v, path := s.v, s.v.path(name)
 	f, err := v.fsys.OpenRead(path)
+	if v.goneBelow(s.number, err) {
+		return false
+	}
 	if err != nil {
 		v.errs = append(v.errs, err)
 		return false
@@ -181,6 +187,7 @@ func (s *seg) missingDerived(kind Kind, name string, fresh bool) bool {
 		return false
 	}
 	switch f := (Finding{Kind: kind, Path: v.path(name), Offset: -1, Detail: "the file is not there"}); {
+	case v.isBelow(s.number): // removed while the run is checked
 	case v.sealed || v.over:
 		v.report(f)
 	case fresh:
@@ -219,7 +226,7 @@ func (v *verifier) checkFilters() error {
 	for i := range v.segs {
 		bySeg[v.segs[i].number] = &v.segs[i]
 	}
-	for _, r := range index.Covering(v.lastSealed) {
+	for _, r := range v.filtersDue() {
 		if err := v.ctx.Err(); err != nil {
 			return err
 		}
@@ -232,7 +239,7 @@ func (v *verifier) checkFilters() error {
 
 func (v *verifier) checkFilter(r index.Range, bySeg map[uint32]*sealedSeg) error {
 	name := index.FilterName(r.First, r.Last)
-	probe := seg{v: v}
+	probe := seg{v: v, number: r.First}
 	if probe.missingDerived(KindFilter, name, r.Last == v.lastSealed) {
 		return nil
 	}
@@ -254,6 +261,9 @@ func (v *verifier) checkFilter(r index.Range, bySeg map[uint32]*sealedSeg) error
 		defer f.Close()
 		err = f.VerifyAll()
 	}
+	if v.goneBelow(r.First, err) {
+		return nil
+	}
 	if err != nil {
 		v.problem(KindFilter, path, err)
 		return nil
@@ -266,7 +276,7 @@ func (v *verifier) checkFilter(r index.Range, bySeg map[uint32]*sealedSeg) error
 		return nil
 	}
 	for n := r.First; n <= r.Last; n++ {
-		if err := v.checkKeys(f, path, bySeg[n]); err != nil {
+		if err := v.checkKeys(f, path, bySeg[n]); err != nil && !v.goneBelow(n, err) {
 			return err
 		}
 	}

@@ -2,8 +2,10 @@
 // has left it.
 //
 // It reads every frame once, recomputes every checksum and digest, and compares all derived files with what the
-// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no lock, works on read-only media and copies, and beside a writer, whose incomplete
-// tail is no finding. Memory depends on the largest segment's keys, not on the run.
+// segments say. Behind damage it goes on with the next frame that validates by itself. It writes nothing, takes no
+// lock, works on read-only media and copies, and beside a writer, whose incomplete tail is no finding. Memory depends
+// on the largest segment's keys, not on the run. What the bodies of notes say is for those to judge who know their
+// kinds: see Options.OnNote.
 //
 // What is wrong with the data is a Finding; that something could not be checked (no such folder, no permission, a
 // newer version) is an error.
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/runlog-io/runlog/entry"
@@ -34,6 +37,7 @@ const (
 	KindMissing    Kind = "missing"    // a segment that should be there is not
 	KindHeader     Kind = "header"     // a segment's header
 	KindFrame      Kind = "frame"      // an entry or another frame
+	KindNote       Kind = "note"       // a note: damaged, or its body is not what its kind must say
 	KindCommit     Kind = "commit"     // a commit, or the chain of commits
 	KindFooter     Kind = "footer"     // a segment's footer, or bytes behind it
 	KindDigest     Kind = "digest"     // SHA-256 over a segment's content, or the chain of these
@@ -76,6 +80,24 @@ type Options struct {
 	// commit that it belongs to is lost. What is in a torn tail is not among them. The view is valid during
 	// the call. An error ends the check and is returned. nil: not.
 	OnEntry func(*entry.View) error
+
+	// OnNote gets every note that can be read, in the order of the log and between the entries that OnEntry gets. What a note's
+	// body says is judged here, by whoever knows its kind: Note.Bad files a finding. The note is valid during the call. An
+	// error ends the check and is returned. nil: not.
+	OnNote func(*Note) error
+}
+
+// Note is a note that is being checked. Behind damage After may be less than it was, if the entries before the note are lost.
+type Note struct {
+	entry.Note
+	Path   string
+	Offset int64
+	v      *verifier
+}
+
+// Bad files a finding about the note.
+func (n *Note) Bad(detail string) {
+	n.v.find(KindNote, n.Path, n.Offset, 0, 0, n.Kind.String()+" behind seq "+strconv.FormatUint(n.After, 10)+": "+detail)
 }
 
 // maxFindings bounds the findings that a Report keeps; the callback gets all.
@@ -86,7 +108,9 @@ type Report struct {
 	Dir      string
 	Run      string // run id; "" if nothing tells it
 	Status   manifest.Status
-	Entries  uint64 // that were verified
+	FirstSeq uint64                    // first seq of the run: above 1 once retention has removed what was in front
+	Entries  uint64                    // that were verified
+	ByKind   map[entry.NoteKind]uint64 // notes that were verified; kinds that the run has none of are not in it
 	Segments int
 	LastSeq  uint64
 	Bytes    int64     // of segments
@@ -121,6 +145,8 @@ type verifier struct {
 	stopped    bool // a segment of a newer version: nothing can be said of what follows
 	lastSealed uint32
 	absent     []Finding // derived files that were missing when they were looked for
+	prevFloor  uint32    // number of the first segment, says the manifest's previous copy; 0: it cannot be read
+	below      int       // segments that were checked, and then removed
 
 	runID  string
 	routes map[uint32]entry.Route // of the run, see remember
@@ -162,7 +188,7 @@ type carry struct {
 
 // Run checks the run in dir. The error says what could not be checked; the report holds what was found nevertheless.
 func Run(ctx context.Context, fsys vfs.FS, dir string, o Options) (Report, error) {
-	v := &verifier{ctx: ctx, fsys: fsys, dir: dir, o: o, rep: Report{Dir: dir}}
+	v := &verifier{ctx: ctx, fsys: fsys, dir: dir, o: o, rep: Report{Dir: dir, ByKind: map[entry.NoteKind]uint64{}}}
 	v.c.allGood, v.c.shaKnown, v.c.known, v.c.valueKnown, v.c.named = true, true, true, true, true
 	if err := v.run(); err != nil {
 		v.errs = append(v.errs, err)
@@ -178,6 +204,7 @@ func (v *verifier) run() error {
 	if err := v.readManifest(); err != nil {
 		return err
 	}
+	nums = v.fromFloor(nums)
 	v.readQuarantine()
 	if err := v.segments(nums); err != nil || v.stopped {
 		return err
@@ -245,16 +272,28 @@ func known(name string) bool {
 
 // segments checks all segments in order, and those that appear while it does.
 func (v *verifier) segments(nums []uint32) error {
+	next, most := v.m.FirstSegment(), len(nums)+maxNew
 	if len(nums) == 0 {
-		v.find(KindMissing, v.path(segment.FileName(1)), -1, 1, 0, "the segment is not there")
+		v.find(KindMissing, v.path(segment.FileName(next)), -1, v.m.FirstSeq(), 0, "the segment is not there")
 		return nil
 	}
-	next, most := uint32(1), len(nums)+maxNew
 	for i := 0; i < len(nums); i++ {
 		n := nums[i]
+		if n < next {
+			continue // removed since the check began
+		}
 		if n > next {
 			if !v.sealed && v.appeared(next) { // a folder that changes is not listed as of one moment
 				nums = append(nums[:i], append([]uint32{next}, nums[i:]...)...)
+				i--
+				continue
+			}
+			moved, err := v.floorMoved(next)
+			if err != nil {
+				return err
+			}
+			if moved {
+				next = v.m.FirstSegment()
 				i--
 				continue
 			}
@@ -264,6 +303,7 @@ func (v *verifier) segments(nums []uint32) error {
 		if err := v.segment(n); err != nil || v.stopped {
 			return err
 		}
+		next = max(next, v.m.FirstSegment())                                              // it may have moved
 		if i == len(nums)-1 && v.c.named && !v.c.ended && !v.sealed && v.appeared(next) { // a live run goes on
 			if len(nums) >= most {
 				v.note("the run has grown by %d segments since the check began; what follows was not checked", maxNew)

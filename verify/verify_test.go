@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -80,13 +81,45 @@ func crashed(t testing.TB, n int) string {
 	if err := r.WaitDurable(ctx, r.Accepted()); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(350 * time.Millisecond) // the sync mark
+	awaitMark(t, r.Dir(), r.Accepted())
 	dir := filepath.Join(t.TempDir(), filepath.Base(r.Dir()))
 	copyDir(t, r.Dir(), dir)
 	if err := r.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// awaitMark waits until a sync mark proves the last entry.
+func awaitMark(t testing.TB, dir string, last uint64) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+		proven := uint64(0)
+		names, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				continue // a spare that has just got its name
+			}
+			if h, err := segment.ReadHeader(bytes.NewReader(b), name); err == nil {
+				segment.FindCommits(b, h.Salt, 0, func(c segment.Commit) bool {
+					if c.Flags&segment.FlagMark != 0 {
+						proven = max(proven, c.LastSeq)
+					}
+					return true
+				})
+			}
+		}
+		if proven == last {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("seq %d is proven, not %d", proven, last)
+		}
+	}
 }
 
 func copyDir(t testing.TB, from, to string) {

@@ -72,7 +72,7 @@ type batch struct {
 	value  bool          // chain.Value is known
 	found  []Finding     // what is wrong with it; reported once it is certain that it is no torn tail
 	stats  stats
-	good   []place // entries that can be read, if somebody wants them
+	good   []place // entries and notes that can be read, if somebody wants them
 	end    endKind
 
 	untimed *Finding // its entries have no times; reported once for the segment
@@ -222,6 +222,8 @@ func (s *seg) batch(off int64) (batch, error) {
 			b.chain = segment.Chain{Ordinal: s.chain.Ordinal + 1, Seq: seq, Value: format.Mix(s.chain.Value + sum.Sum64()), Durable: s.chain.Durable}
 			b.value, b.next = value, at+f.Size
 			return b, nil
+		case st == frameBad && f.IsNote():
+			bad(KindNote, at, 0, 0, fmt.Sprintf("%s behind seq %d: its checksum does not match", entry.NoteKind(f.Kind), seq))
 		case st == frameBad:
 			bad(KindFrame, at, 0, 0, fmt.Sprintf("checksum of a frame of kind %#x does not match", f.Kind))
 		case f.IsEntry():
@@ -236,9 +238,7 @@ func (s *seg) batch(off int64) (batch, error) {
 		case f.Kind > uint8(entry.NoteGap) && (f.Kind < 0x40 || f.Kind >= segment.KindEntry):
 			return b, &format.Error{Path: s.path, Offset: at, Why: fmt.Sprintf("frame kind %#x", f.Kind), Err: format.ErrVersion}
 		case f.IsNote():
-			if kind := entry.NoteKind(f.Kind); s.ix != nil && kind.Indexed() {
-				s.ix.AddNote(kind, at)
-			}
+			s.note(&f, seq, &b, bad)
 		default:
 			if err := segment.Learn(&f, s.dict); err != nil {
 				bad(KindFrame, at, 0, 0, "dictionary: "+detail(err))

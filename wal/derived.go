@@ -149,7 +149,7 @@ func mendRun(fsys vfs.FS, dir string, now int64, write bool) (names []string, er
 	if err != nil {
 		return names, err
 	}
-	st, err := examine(fsys, dir, func(h *segment.Header) string {
+	st, err := examine(fsys, dir, floorOf(&m), func(h *segment.Header) string {
 		if m.Run == "" {
 			if id, err := manifest.DecodeIdentity("", 0, h.Identity); err == nil {
 				m.Identity = id

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/runlog-io/runlog/internal/format"
@@ -12,6 +13,14 @@ import (
 	"github.com/runlog-io/runlog/segment"
 	"github.com/runlog-io/runlog/vfs"
 )
+
+// floor is where a run begins: retention may have removed what was in front.
+type floor struct {
+	segment uint32 // number of the first segment, 1 if nothing was removed
+	seq     uint64 // its first seq
+}
+
+func floorOf(m *manifest.Manifest) floor { return floor{m.FirstSegment(), m.FirstSeq()} }
 
 // state is what the files of a run say, without changing any of them.
 type state struct {
@@ -49,18 +58,19 @@ func listSegments(fsys vfs.FS, dir string) ([]uint32, error) {
 	return list, nil
 }
 
-// examine reads a run's folder: the footers from the end backwards, and every segment behind the last footer whole. A
-// non-nil error means that it could not be read; damage to the log is reported in the state.
-func examine(fsys vfs.FS, dir string, runID func(h *segment.Header) string) (*state, error) {
+// examine reads a run's folder from its floor on: the footers from the end backwards, and every segment behind the last
+// footer whole. A non-nil error means that it could not be read; damage to the log is reported in the state.
+func examine(fsys vfs.FS, dir string, from floor, runID func(h *segment.Header) string) (*state, error) {
 	nums, err := listSegments(fsys, dir)
 	if err != nil {
 		return nil, err
 	}
+	nums = slices.DeleteFunc(nums, func(n uint32) bool { return n < from.segment }) // retention had no time to remove them
 	if len(nums) == 0 {
 		return nil, &format.Error{Path: dir, Offset: -1, Why: "no segment files", Err: format.ErrNotRun}
 	}
-	st := &state{set: &segSet{}}
-	next := uint32(1)
+	st := &state{set: &segSet{floor: from}}
+	next := from.segment
 	for _, n := range nums {
 		if n != next {
 			st.gone = true
@@ -249,6 +259,16 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 	}
 	if ref.number == 1 {
 		st.chain = segment.FirstChain(runID(&h))
+	} else if ref.number == st.set.floor.segment { // its footer is damaged: nothing but its start frame knows what was before it
+		start, err := startOf(f, ref.path, &h)
+		if err == nil && (start == nil || start.Seq+1 != st.set.floor.seq) {
+			err = &format.Error{Path: ref.path, Offset: h.Size, FirstSeq: st.set.floor.seq, Why: "does not begin at the run's floor", Err: format.ErrCorrupt}
+		}
+		if err != nil {
+			_ = f.Close()
+			return true, st.damaged(err)
+		}
+		st.chain = *start
 	}
 	o := newOpenSeg(ref.path, h, f, st.chain)
 	ref.open.Store(o)

@@ -36,14 +36,15 @@ type sealedInfo struct {
 	footer segment.Footer
 }
 
-// segSet is an immutable list of a run's segments in order.
+// segSet is an immutable list of a run's segments in order, from its floor on.
 type segSet struct {
-	segs []*segRef
+	segs  []*segRef
+	floor floor
 }
 
 func (s *segSet) first() uint32 {
 	if len(s.segs) == 0 {
-		return 1
+		return max(s.floor.segment, 1)
 	}
 	return s.segs[0].number
 }

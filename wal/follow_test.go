@@ -16,6 +16,9 @@ import (
 	"github.com/runlog-io/runlog/vfs"
 )
 
+// patience is how long a test waits for what must come by itself: long enough for a machine that is busy with other things.
+const patience = 2 * time.Minute
+
 // follow tails from seq on and compares as it goes; it returns how many entries came before the tail ended.
 func follow(ctx context.Context, r *Reader, o TailOptions, from uint64) (next uint64, err error) {
 	o.From, next = from, from
@@ -87,7 +90,7 @@ func TestTailsAreGapFreeAcrossRotationAndSealing(t *testing.T) { // RD15
 	go func() { wg.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Error("a tail hangs")
 	}
 	close(ends)
@@ -116,10 +119,22 @@ func TestATailSeesOnlyWhatItsLevelAllows(t *testing.T) {
 		t.Errorf("after the mark another process believes in seq %d", other.Durable())
 	}
 	for name, r := range map[string]*Reader{"in process": g.log.Reader(), "other process": other} {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-		defer cancel()
-		if next, err := follow(ctx, r, TailOptions{}, 1); next != 6 || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s: %d entries, then %v", name, next-1, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		n := 0
+		for v, err := range r.Tail(ctx, TailOptions{}) {
+			if err != nil {
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("%s: %d entries, then %v", name, n, err)
+				}
+				break
+			}
+			if n++; v.Seq() == 5 { // the last one that may come; a moment for one that may not
+				time.AfterFunc(20*time.Millisecond, cancel)
+			}
+		}
+		cancel()
+		if n != 5 {
+			t.Errorf("%s: %d entries", name, n)
 		}
 	}
 }
@@ -164,7 +179,7 @@ func TestATailInAnotherProcessEndsWhenALaterBootRecoversTheRun(t *testing.T) {
 		if next != rec.LastSeq+1 {
 			t.Errorf("the tail ended before seq %d, recovery says the last is %d", next, rec.LastSeq)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the tail hangs")
 	}
 	if r.Live() {
@@ -231,7 +246,7 @@ func TestATailWhoseLastBatchesRecoveryCutsOffSaysSo(t *testing.T) {
 					} else if errors.As(e.err, &at) && (at.FirstSeq != 21 || at.LastSeq != 21 || at.Offset <= 0 || at.Path != runDir+"/"+segment.FileName(1)) {
 						t.Errorf("level %d: %v", level, e.err)
 					}
-				case <-time.After(5 * time.Second):
+				case <-time.After(patience):
 					t.Fatalf("level %d: the tail hangs", level)
 				}
 				r := readers[level]
@@ -252,7 +267,7 @@ func TestARunThatEndsWellWhileAReaderLooksIsReadToItsEnd(t *testing.T) {
 	r.ext.mu.Lock()
 	r.recovered(true)
 	r.ext.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if next, err := follow(ctx, r, TailOptions{}, 1); next != 22 || err != nil {
 		t.Errorf("the tail ended before seq %d: %v", next, err)

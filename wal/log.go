@@ -34,6 +34,9 @@ type Log struct {
 	kinds atomic.Pointer[entry.Kinds] // declared kinds; replaced under kindMu
 	kmu   sync.Mutex                  // guards changes of kinds, and o.Manifest once the log exists
 
+	retaining sync.Mutex // held by whoever removes segments, and by Seal while it writes the manifest
+	over      bool       // the log was closed; guarded by retaining
+
 	written Watermark
 	durable Watermark
 
@@ -110,11 +113,18 @@ func (l *Log) use(s *spare, prev segment.Chain) {
 	l.routes.generation++
 	ref := &segRef{number: s.header.Number, path: s.path}
 	ref.open.Store(l.active)
-	var segs []*segRef
-	if old := l.set.Load(); old != nil {
-		segs = append(segs, old.segs...)
+	for {
+		old := l.set.Load()
+		next := &segSet{floor: floor{1, 1}}
+		if old != nil {
+			next.floor = old.floor
+			next.segs = append(next.segs, old.segs...)
+		}
+		next.segs = append(next.segs, ref)
+		if l.set.CompareAndSwap(old, next) { // beside RemoveBefore
+			return
+		}
 	}
-	l.set.Store(&segSet{segs: append(segs, ref)})
 }
 
 // Kinds returns the key kinds declared so far.
@@ -412,6 +422,8 @@ func (l *Log) Seal(status manifest.Status) error {
 	if err := l.dropSpare(); err != nil {
 		l.o.Warn(err)
 	}
+	l.retaining.Lock()
+	defer l.retaining.Unlock()
 	m, err := sealedManifest(l.files, l.set.Load(), l.o.Manifest, status)
 	if err != nil {
 		return l.fail(err)
@@ -430,18 +442,17 @@ func (l *Log) Seal(status manifest.Status) error {
 // sealedManifest fills in what is known when all segments have their footers.
 func sealedManifest(fs *files, set *segSet, m manifest.Manifest, status manifest.Status) (manifest.Manifest, error) {
 	m.Status = status
-	m.Segments = uint32(len(set.segs))
-	var entries uint64
+	m.Segments = set.segs[len(set.segs)-1].number
+	m.Ended = m.BaseEnded
 	for _, ref := range set.segs {
 		in, err := fs.loadInfo(ref)
 		if err != nil {
 			return m, err
 		}
-		if in.footer.Entries > 0 && (entries == 0 || in.footer.MaxInit > *m.Ended) {
+		if in.footer.Entries > 0 && (m.Ended == nil || in.footer.MaxInit > *m.Ended) {
 			ended := in.footer.MaxInit
 			m.Ended = &ended
 		}
-		entries += in.footer.Entries
 		m.LastSeq = in.footer.LastSeq
 		m.Digest = fmt.Sprintf("%x", in.footer.RunSHA)
 		m.DroppedBytes += in.footer.Dropped
@@ -477,6 +488,9 @@ func (l *Log) Close() {
 }
 
 func (l *Log) close() {
+	l.retaining.Lock()
+	l.over = true
+	l.retaining.Unlock()
 	for _, ref := range l.set.Load().segs {
 		if o := ref.open.Load(); o != nil {
 			o.refs.retire()

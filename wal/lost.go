@@ -89,6 +89,9 @@ func (r *Reader) judge(ref *segRef, cause error) error {
 	if !ofContent(cause) {
 		return cause
 	}
+	if err := r.unlessRemoved(ref.number, cause); err != cause {
+		return err
+	}
 	r.judging.Lock()
 	defer r.judging.Unlock()
 	if ref.open.Load() != nil || ref.lost.Load() != nil {
@@ -152,7 +155,7 @@ func (s *segSet) bounds(fsys vfs.FS, run string, i int) (first, last uint64) {
 	first, last = s.segs[i].edges(fsys, run)
 	for j := i - 1; first == 0; j-- {
 		if j < 0 {
-			first = 1
+			first = max(s.floor.seq, 1)
 		} else if _, before := s.segs[j].edges(fsys, run); before != noEnd {
 			first = before + 1
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
@@ -275,7 +274,7 @@ func TestATailOfAQuarantinedRunEnds(t *testing.T) {
 	g.must(g.log.Mark())
 	m := g.killed()
 	r := openReader(t, m)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	n, quarantined := 0, false
 	for v, err := range r.Tail(ctx, TailOptions{Level: Written}) {

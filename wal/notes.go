@@ -10,9 +10,11 @@ import (
 	"github.com/runlog-io/runlog/segment"
 )
 
-// NoteOptions select notes. The zero value selects all.
+// NoteOptions select notes. The zero value selects all that are there.
 type NoteOptions struct {
-	From, To uint64           // bounds of Note.After, inclusive; To 0: to the end
+	// From and To are bounds of Note.After, inclusive; From 0: from the first that is there; To 0: to the end. Notes behind
+	// entries that are named and that retention has removed are ErrRemoved, as for ScanOptions.
+	From, To uint64
 	Kinds    []entry.NoteKind // none: all
 	// Reverse returns the newest first. It is for kinds that the indexes list (entry.NoteKind.Indexed); others are then
 	// left out.
@@ -64,15 +66,22 @@ func (r *Reader) notes(q *noteQuery, yield func(entry.Note) bool) error {
 		q.Level = Durable
 	}
 	whole := q.To >= r.last(q.Level)
+	set := r.set()
+	gone := q.From <= q.To && (q.From != 0 && q.From < set.floor.seq || q.To < set.floor.seq)
+	if gone && (!q.Reverse || q.To < set.floor.seq) {
+		return r.below(set.floor)
+	}
 	if q.Reverse && whole {
 		if err := r.damage(); err != nil { // what stands at the end is unknown: say so before anything older
 			return err
 		}
 	}
-	done, err := r.noteSegments(q, yield)
+	done, err := r.noteSegments(set, q, yield)
 	switch {
 	case done || err != nil:
 		return r.explain(err)
+	case gone:
+		return r.below(set.floor)
 	case whole && q.From <= 1:
 		return r.Damage()
 	case whole && !q.Reverse:
@@ -81,8 +90,7 @@ func (r *Reader) notes(q *noteQuery, yield func(entry.Note) bool) error {
 	return nil
 }
 
-func (r *Reader) noteSegments(q *noteQuery, yield func(entry.Note) bool) (done bool, err error) {
-	set := r.set()
+func (r *Reader) noteSegments(set *segSet, q *noteQuery, yield func(entry.Note) bool) (done bool, err error) {
 	if len(set.segs) == 0 {
 		return false, nil
 	}
@@ -92,12 +100,16 @@ func (r *Reader) noteSegments(q *noteQuery, yield func(entry.Note) bool) (done b
 		for last, _ = r.find(set, q.To); last+1 < len(set.segs) && r.lastOf(set, last) <= q.To; last++ {
 		} // notes behind a segment's last entry stand in the next one if that was new
 	}
-	i, step, end := first, 1, last+1
+	i, step, end, begun := first, 1, last+1, false
 	if q.Reverse {
 		i, step, end = last, -1, first-1
 	}
 	for ; i != end; i += step {
 		done, err := r.withSegment(set.segs[i], func(s segReader) (bool, error) { return s.notes(q, yield) })
+		if err != nil && q.From == 0 && (q.Reverse || !begun) && r.passed(set.segs[i], err) {
+			continue
+		}
+		begun = true
 		if done || err != nil {
 			return done, err
 		}

@@ -55,7 +55,21 @@ func (r *Reader) open() error {
 	if !info.IsDir() {
 		return &format.Error{Path: r.dir, Offset: -1, Why: "not a folder", Err: format.ErrNotRun}
 	}
+	for {
+		err := r.openOnce()
+		if err == nil && r.Damage() == nil || !r.floorMoved() {
+			return err
+		}
+		_ = r.Close() // segments were missing that retention has removed meanwhile
+		r.files.closeAll()
+		r.files = newFiles(r.fsys, r.dir, maxOpenFiles, r.warn)
+		r.ext, r.warnings = nil, nil
+	}
+}
+
+func (r *Reader) openOnce() error {
 	m, warning, merr := manifest.Read(r.fsys, r.dir)
+	r.manifest = m
 	if errors.Is(merr, format.ErrVersion) {
 		return merr
 	}
@@ -70,13 +84,13 @@ func (r *Reader) open() error {
 		}
 		return m.Run
 	}
-	st, err := examineStable(r.fsys, r.dir, runID)
+	st, err := examineStable(r.fsys, r.dir, floorOf(&m), runID)
 	if err != nil {
 		if st != nil {
 			st.close()
 		}
 		if errors.Is(err, format.ErrNotRun) && (merr == nil || ofContent(merr)) {
-			return &format.Error{Path: filepath.Join(r.dir, segment.FileName(1)), Offset: -1, FirstSeq: 1, LastSeq: m.LastSeq,
+			return &format.Error{Path: filepath.Join(r.dir, segment.FileName(m.FirstSegment())), Offset: -1, FirstSeq: m.FirstSeq(), LastSeq: m.LastSeq,
 				Why: "there is a manifest but no segment", Err: format.ErrMissingSegment}
 		}
 		return err
@@ -101,10 +115,10 @@ func (r *Reader) open() error {
 
 // examineStable examines a run beside which a writer may be at work. What looks like damage because the files changed
 // in between does not look the same again.
-func examineStable(fsys vfs.FS, dir string, runID func(h *segment.Header) string) (*state, error) {
+func examineStable(fsys vfs.FS, dir string, from floor, runID func(h *segment.Header) string) (*state, error) {
 	var before string
 	for try := 0; ; try++ {
-		st, err := examine(fsys, dir, runID)
+		st, err := examine(fsys, dir, from, runID)
 		now := ""
 		switch {
 		case err != nil:
@@ -186,6 +200,8 @@ func (r *Reader) onlyFooter(st *state) bool {
 			return false
 		}
 		prev = in.footer.RunSHA
+	} else if b, err := hex.DecodeString(m.BaseDigest); err != nil || copy(prev[:], b) != len(b) { // what retention has removed in front
+		return false
 	}
 	o := st.open[0]
 	sum, err := contentSHA(o.file, o.end.Load())
@@ -349,7 +365,7 @@ func (r *Reader) refresh() error {
 		if o == nil { // sealed, and it continued: wait for the next file
 			in, err := r.files.loadInfo(ref)
 			if err != nil {
-				return err
+				return r.unlessRemoved(ref.number, err)
 			}
 			if !in.footer.Continues() {
 				f.ended.Store(true)
@@ -480,7 +496,8 @@ func (r *Reader) follow(set *segSet, chain segment.Chain, salt uint64) (bool, er
 	path := filepath.Join(r.dir, segment.FileName(n))
 	file, err := r.fsys.OpenRead(path)
 	if errors.Is(err, errNotExist) {
-		return false, &format.Error{Path: path, Offset: -1, FirstSeq: chain.Seq + 1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+		err = &format.Error{Path: path, Offset: -1, FirstSeq: chain.Seq + 1, Why: "the segment is not there", Err: format.ErrMissingSegment}
+		return false, r.unlessRemoved(n, err)
 	}
 	if err != nil {
 		return false, err
@@ -495,7 +512,16 @@ func (r *Reader) follow(set *segSet, chain segment.Chain, salt uint64) (bool, er
 	}
 	ref := &segRef{number: n, path: path}
 	ref.open.Store(newOpenSeg(path, h, file, chain))
-	r.ext.set.Store(&segSet{segs: append(append([]*segRef(nil), set.segs...), ref)})
+	for {
+		set = r.ext.set.Load()
+		next := &segSet{segs: append(append([]*segRef(nil), set.segs...), ref), floor: set.floor}
+		if r.ext.set.CompareAndSwap(set, next) { // beside raise
+			break
+		}
+	}
+	if m, _, err := manifest.Read(r.fsys, r.dir); err == nil && m.FirstSegment() > set.floor.segment {
+		r.raise(&m) // so that what a long-lived reader holds does not grow
+	}
 	return true, nil
 }
 
@@ -515,20 +541,17 @@ func (r *Reader) retireSealed(set *segSet) {
 
 // TailOptions say how to follow a run.
 type TailOptions struct {
-	From  uint64        // first seq; 0: 1
+	From  uint64        // first seq; 0: the first that is there
 	Level Level         // DefaultLevel: what the reader sees by default
 	Poll  time.Duration // how often another process's files are looked at; 0: 1 ms
 }
 
 // Tail returns the entries from o.From on and waits for more, until the run has ended (then it just ends), ctx is
 // done (its error comes last), or something is damaged. It is gap-free across rotation and sealing. A view is valid
-// until the next step. Outside of the writer's process, what a tail has returned at level Written may turn out never to
+// until the next step. Entries that retention has removed before the tail came to them are ErrRemoved. Outside of the writer's process, what a tail has returned at level Written may turn out never to
 // have reached the disk; when a later boot has cut it off the tail ends with an error that wraps ErrTorn and names the
 // seqs.
 func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, error] {
-	if o.From == 0 {
-		o.From = 1
-	}
 	if o.Poll <= 0 {
 		o.Poll = time.Millisecond
 	}
@@ -544,6 +567,9 @@ func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, 
 			})
 			if stopped {
 				return
+			}
+			if next == 0 {
+				next = r.FirstSeq()
 			}
 			if err == nil {
 				err = ctx.Err()

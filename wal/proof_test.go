@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
@@ -115,7 +114,7 @@ func TestATailEndsWhenRecoveryHasCopiedTheSegment(t *testing.T) {
 	if _, err := Recover(noUncached{mem}, runDir, 9); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	n := 0
 	for _, err := range r.Tail(ctx, TailOptions{}) {

@@ -116,8 +116,8 @@ func (r *Reader) last(level Level) uint64 {
 	return ^uint64(0)
 }
 
-// FirstSeq is the first seq that can be read.
-func (r *Reader) FirstSeq() uint64 { return 1 }
+// FirstSeq is the first seq that can be read: 1, or more once retention has removed what was in front.
+func (r *Reader) FirstSeq() uint64 { return max(r.set().floor.seq, 1) }
 
 // LastSeq is the last seq that can be read now.
 func (r *Reader) LastSeq() uint64 { return r.last(DefaultLevel) }
@@ -128,7 +128,7 @@ func (r *Reader) Durable() uint64 { return r.last(Durable) }
 
 // find returns the segment that holds seq, as far as anybody can tell: of segments that cannot be read, the neighbors do.
 func (r *Reader) find(set *segSet, seq uint64) (i int, ok bool) {
-	if seq <= 1 { // without a look at any other
+	if seq <= max(set.floor.seq, 1) { // without a look at any other
 		return 0, len(set.segs) > 0
 	}
 	lo, hi := 0, len(set.segs)-1 // the first segment whose last seq is at or above seq
@@ -164,7 +164,8 @@ func (r *Reader) lastOf(set *segSet, i int) uint64 {
 }
 
 // Get copies the entry with this seq into buf and returns a view of the copy, valid until buf is used again. A nil
-// buf allocates. Beside the writer it sees durable entries only. ErrNotFound: seq is 0 or beyond the end. Entries in
+// buf allocates. Beside the writer it sees durable entries only. ErrNotFound: seq is 0 or beyond the end. ErrRemoved:
+// it is below FirstSeq. Entries in
 // front of and behind damage can be read; one that is lost to it is an error that names file, offset and seqs.
 func (r *Reader) Get(seq uint64, buf *Buffer) (entry.View, error) {
 	if buf == nil {
@@ -181,11 +182,14 @@ func (r *Reader) Get(seq uint64, buf *Buffer) (entry.View, error) {
 }
 
 func (r *Reader) notFound(seq uint64) error {
-	return fmt.Errorf("%s: seq %d: %w (the run has 1 to %d)", r.dir, seq, format.ErrNotFound, r.last(DefaultLevel))
+	return fmt.Errorf("%s: seq %d: %w (the run has %d to %d)", r.dir, seq, format.ErrNotFound, r.FirstSeq(), r.last(DefaultLevel))
 }
 
 func (r *Reader) get(seq uint64, buf *Buffer) (entry.View, error) {
 	set := r.set()
+	if seq < set.floor.seq {
+		return entry.View{}, r.below(set.floor)
+	}
 	i, ok := r.find(set, seq)
 	if !ok {
 		return entry.View{}, format.ErrNotFound
@@ -224,7 +228,7 @@ func (r *Reader) get(seq uint64, buf *Buffer) (entry.View, error) {
 }
 
 // Lookup returns the first seq that carries the key; an error, if one in a damaged place may come before it, or may be
-// the only one. Besides declared kinds, kind may be "id" or "correlation_id" with the value as UUID text.
+// the only one. Where retention has removed entries it is the first of those that are left. Besides declared kinds, kind may be "id" or "correlation_id" with the value as UUID text.
 func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 	no, value, err := r.key(kind, value)
 	if err != nil {
@@ -353,17 +357,29 @@ func (r *Reader) candidates(fp uint64, visit func(*segRef) (bool, error)) error 
 		}
 	}
 	for _, ref := range set.segs[sealed:] {
-		if done, err := visit(ref); done || err != nil {
+		done, err := visit(ref)
+		if done || err != nil && !r.passed(ref, err) {
 			return err
 		}
 	}
 	return nil
 }
 
+// passed reports whether a segment could not be asked because retention has removed it meanwhile: what is left is to be
+// searched then.
+func (r *Reader) passed(ref *segRef, err error) bool {
+	return errors.Is(err, format.ErrRemoved) && ref.number < r.set().floor.segment
+}
+
 // descend asks the filter of a range, and if it cannot say no, those of its parts.
 func (r *Reader) descend(set *segSet, rg index.Range, fp uint64, visit func(*segRef) (bool, error)) (bool, error) {
 	if rg.First == rg.Last {
-		return visit(set.byNumber(rg.First))
+		ref := set.byNumber(rg.First)
+		done, err := visit(ref)
+		if err != nil && r.passed(ref, err) {
+			err = nil
+		}
+		return done, err
 	}
 	may, err := r.mayContain(set, rg, fp)
 	if err != nil || !may {
@@ -399,7 +415,7 @@ func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, e
 		return err
 	})
 	if err != nil {
-		if !errors.Is(err, errNotExist) {
+		if !errors.Is(err, errNotExist) && !errors.Is(err, format.ErrMissingSegment) { // whoever looks into that segment is told
 			r.warn(&format.Error{Path: filepath.Join(r.dir, name), Offset: -1, Why: "filter is not used", Err: err})
 		}
 		return true, nil
@@ -417,7 +433,7 @@ func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, e
 	return m.filter.MayContain(fp)
 }
 
-// History returns every entry that carries the key, in seq order. A view is valid until the next step. See Lookup for
+// History returns every entry that carries the key, in seq order, as far as retention has left it. A view is valid until the next step. See Lookup for
 // kinds.
 func (r *Reader) History(kind, value string) iter.Seq2[entry.View, error] {
 	return func(yield func(entry.View, error) bool) {

@@ -57,7 +57,7 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 	if errors.Is(merr, format.ErrVersion) || passing(merr) {
 		return Recovery{}, merr
 	}
-	st, err := examine(fsys, dir, func(h *segment.Header) string {
+	st, err := examine(fsys, dir, floorOf(&m), func(h *segment.Header) string {
 		if merr != nil && m.Run == "" { // the first that is read speaks for all
 			if id, err := manifest.DecodeIdentity("", 0, h.Identity); err == nil {
 				m.Identity = id
@@ -145,7 +145,10 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 			return Recovery{}, err
 		}
 	}
-	var sha [32]byte
+	sha, err := baseSHA(&m)
+	if err != nil {
+		return Recovery{}, err
+	}
 	if i := len(st.set.segs) - len(st.open); i > 0 {
 		in, err := fs.loadInfo(st.set.segs[i-1])
 		if err != nil {

@@ -23,7 +23,10 @@ const (
 
 // ScanOptions select entries. The zero value selects all.
 type ScanOptions struct {
-	From, To     uint64 // inclusive; To 0: to the end. A To beyond the end is cut, From > To is empty, From 0 is 1
+	// From and To are inclusive. From 0: from the first entry that is there; To 0: to the end. A To beyond the end is cut,
+	// From > To is empty. Entries that are named and that retention has removed are ErrRemoved: at once, or backwards after
+	// those that are left.
+	From, To     uint64
 	Reverse      bool   // newest first
 	Topic, Type  string // "": any
 	Since, Until int64  // ns, inclusive; 0: open
@@ -89,9 +92,13 @@ func (r *Reader) Scan(o ScanOptions) iter.Seq2[entry.View, error] {
 
 func (r *Reader) scan(o ScanOptions, yield func(entry.View) bool) error {
 	q := query{ScanOptions: o, limit: r.last(o.Level)}
-	if q.From == 0 {
-		q.From = 1
+	set := r.set() // it reaches as far as the limit
+	first := max(set.floor.seq, 1)
+	gone := (o.To == 0 || o.From <= o.To) && (o.From != 0 && o.From < first || o.To != 0 && o.To < first)
+	if gone && (!o.Reverse || o.To != 0 && o.To < first) {
+		return r.below(set.floor)
 	}
+	q.From = max(o.From, first)
 	whole := q.To == 0 || q.To >= q.limit
 	if q.To == 0 || q.To > q.limit {
 		q.To = q.limit
@@ -102,12 +109,14 @@ func (r *Reader) scan(o ScanOptions, yield func(entry.View) bool) error {
 		}
 	}
 	if q.From <= q.To {
-		if done, err := r.scanSegments(&q, yield); done || err != nil {
+		if done, err := r.scanSegments(set, &q, o.From == 0, yield); done || err != nil {
 			return r.explain(err)
 		}
 	}
 	switch {
-	case whole && q.From == 1:
+	case gone:
+		return r.below(set.floor)
+	case whole && q.From == first:
 		return r.Damage() // also if no entry is lost to it
 	case whole && !q.Reverse:
 		return r.damage()
@@ -115,8 +124,8 @@ func (r *Reader) scan(o ScanOptions, yield func(entry.View) bool) error {
 	return nil
 }
 
-func (r *Reader) scanSegments(q *query, yield func(entry.View) bool) (done bool, err error) {
-	set := r.set()
+// scanSegments scans a set's segments. whatever: the query begins at whatever is first, also if retention moves that.
+func (r *Reader) scanSegments(set *segSet, q *query, whatever bool, yield func(entry.View) bool) (done bool, err error) {
 	if len(set.segs) == 0 {
 		return false, nil
 	}
@@ -125,15 +134,19 @@ func (r *Reader) scanSegments(q *query, yield func(entry.View) bool) (done bool,
 		at = q.To
 	}
 	first, _ := r.find(set, at)
-	step, end := 1, len(set.segs)
+	step, end, begun := 1, len(set.segs), false
 	if q.Reverse {
 		step, end = -1, -1
 	}
 	for i := first; i != end; i += step {
 		done, err := r.withSegment(set.segs[i], func(s segReader) (bool, error) { return s.scan(q, yield) })
+		if err != nil && whatever && (q.Reverse || !begun) && r.passed(set.segs[i], err) {
+			continue
+		}
 		if done || err != nil {
 			return done, err
 		}
+		begun = true
 	}
 	return false, nil
 }
@@ -380,8 +393,10 @@ func (s *source) batch(b *segment.Batch, to uint64, deliver func(entry.View) boo
 			seq++
 		case f.IsEntry():
 			seq++
-		case s.note != nil && f.IsNote() && !s.note(&f, seq-1):
-			return true, nil
+		case s.note != nil && f.IsNote():
+			if n := f; !s.note(&n, seq-1) { // a copy, so that f stays off the heap
+				return true, nil
+			}
 		}
 		at += f.Size
 	}
@@ -413,8 +428,10 @@ func (s *source) frames(off int64, seq, to uint64, deliver func(entry.View) bool
 			}
 			seq++
 		}
-		if s.note != nil && f.IsNote() && !s.note(&f, seq-1) {
-			return off, segment.Chain{}, true, nil
+		if s.note != nil && f.IsNote() {
+			if n := f; !s.note(&n, seq-1) { // a copy, so that f stays off the heap
+				return off, segment.Chain{}, true, nil
+			}
 		}
 		if f.Kind == segment.KindCommit {
 			c, ok := segment.DecodeCommit(&f)

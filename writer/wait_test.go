@@ -210,7 +210,7 @@ func TestNoWakeUpIsLost(t *testing.T) {
 			}()
 			select {
 			case <-done:
-			case <-time.After(30 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatalf("stuck: accepted %d, durable %d", r.Accepted(), r.Durable())
 			}
 			if n := appended.Load() + cancelled.Load(); appended.Load() == 0 || uint64(n) != r.Accepted() {

@@ -14,6 +14,7 @@ import (
 	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
 )
 
 // listed is a run in ls --json.
@@ -25,10 +26,12 @@ type listed struct {
 	Live     bool          `json:"live"`
 	Started  int64         `json:"started"`
 	Ended    *int64        `json:"ended,omitempty"`
+	FirstSeq uint64        `json:"first_seq,omitempty"` // above 1 once retention has removed what was in front
 	LastSeq  uint64        `json:"last_seq,omitempty"`
 	Parent   string        `json:"parent,omitempty"`
 	Origin   string        `json:"origin,omitempty"`
 	Build    string        `json:"build,omitempty"`
+	Reason   string        `json:"quarantine,omitempty"`
 	Error    string        `json:"error,omitempty"`
 }
 
@@ -55,9 +58,19 @@ not sealed is Live while a process holds its instance, else Crashed: the engine'
 			}
 			if !a.json {
 				t.print(a.out)
+				a.quarantined(runs)
 			}
 			return failed
 		},
+	}
+}
+
+// quarantined says why runs are.
+func (a *app) quarantined(runs []runlog.RunInfo) {
+	for i := range runs {
+		if in := &runs[i]; in.Status == runlog.Quarantined {
+			a.out.line("%s", printable(fmt.Sprintf("quarantined: %s: %s", in.Dir, in.Quarantine), -1))
+		}
 	}
 }
 
@@ -76,7 +89,7 @@ func (a *app) listOne(in *runlog.RunInfo, t *table) (err error) {
 	}
 	l := listed{
 		Dir: in.Dir, Instance: in.Instance, Run: in.Run, Status: status, Live: in.Live, Started: m.Started, Ended: m.Ended, LastSeq: m.LastSeq,
-		Parent: m.Parent, Origin: m.Origin, Build: m.Build,
+		Parent: m.Parent, Origin: m.Origin, Build: m.Build, Reason: in.Quarantine, FirstSeq: m.Floor,
 	}
 	if err != nil {
 		l.Error = err.Error()
@@ -112,21 +125,28 @@ func (a *app) runs(dir string) ([]runlog.RunInfo, error) {
 
 // infoJSON is info --json.
 type infoJSON struct {
-	Dir       string          `json:"dir"`
-	State     string          `json:"state"`
-	Status    runlog.Status   `json:"status"`
-	Live      bool            `json:"live"`
-	Entries   uint64          `json:"entries"`
-	LastSeq   uint64          `json:"last_seq"`
-	Durable   uint64          `json:"durable_seq"`
-	Bytes     int64           `json:"bytes"`
-	TornBytes int64           `json:"torn_bytes"`
-	Kinds     []string        `json:"kinds"`
-	Manifest  runlog.Manifest `json:"manifest"`
-	Segments  []segmentInfo   `json:"segments"`
-	Damage    string          `json:"damage,omitempty"`
-	Warnings  []string        `json:"warnings"`
+	Dir        string          `json:"dir"`
+	State      string          `json:"state"`
+	Status     runlog.Status   `json:"status"`
+	Live       bool            `json:"live"`
+	Entries    uint64          `json:"entries"`
+	FirstSeq   uint64          `json:"first_seq"`
+	LastSeq    uint64          `json:"last_seq"`
+	Durable    uint64          `json:"durable_seq"`
+	Bytes      int64           `json:"bytes"`
+	TornBytes  int64           `json:"torn_bytes"`
+	Kinds      []string        `json:"kinds"`
+	Anchors    int             `json:"anchors"`
+	LastAnchor *anchorInfo     `json:"last_anchor,omitempty"`
+	Manifest   runlog.Manifest `json:"manifest"`
+	Segments   []segmentInfo   `json:"segments"`
+	Why        *quarantineJSON `json:"quarantine,omitempty"`
+	Damage     string          `json:"damage,omitempty"`
+	Warnings   []string        `json:"warnings"`
 }
+
+// quarantineJSON is the verdict that a quarantine file holds; empty if that is damaged.
+type quarantineJSON manifest.Quarantine
 
 func (a *app) infoCmd() *cobra.Command {
 	return &cobra.Command{
@@ -144,13 +164,14 @@ the log that is not sealed; it does not verify the rest (see runlog verify).`,
 func (a *app) info(r *runlog.Reader) error {
 	m := r.Manifest()
 	in := infoJSON{
-		Dir: r.Dir(), Status: r.Status(), Entries: r.LastSeq(), LastSeq: r.LastSeq(), Durable: r.Durable(), TornBytes: r.DroppedBytes(),
+		Dir: r.Dir(), Status: r.Status(), Entries: r.LastSeq() + 1 - r.FirstSeq(), FirstSeq: r.FirstSeq(), LastSeq: r.LastSeq(), Durable: r.Durable(), TornBytes: r.DroppedBytes(),
 		Manifest: m, Kinds: kindNames(r), Warnings: []string{},
 	}
 	in.Live = live(r.Dir(), m) && in.Status == runlog.Running
 	in.State = state(in.Status, in.Live)
+	in.Anchors, in.LastAnchor = lastAnchor(r)
 	var err error
-	if in.Segments, err = segments(r.Dir(), r.LastSeq()); err != nil {
+	if in.Segments, err = segments(r.Dir(), m.FirstSegment(), r.LastSeq()); err != nil {
 		return err
 	}
 	if in.Live {
@@ -162,6 +183,10 @@ func (a *app) info(r *runlog.Reader) error {
 	}
 	for _, w := range r.Warnings() {
 		in.Warnings = append(in.Warnings, w.Error())
+	}
+	if q, quarantined, _ := manifest.ReadQuarantine(vfs.OS, r.Dir()); quarantined {
+		why := quarantineJSON(q)
+		in.Why = &why
 	}
 	damage := r.Damage()
 	if damage != nil {
@@ -210,6 +235,9 @@ func (a *app) printInfo(in *infoJSON) {
 		field("label", l)
 	}
 	field("entries", count(in.Entries))
+	if in.FirstSeq > 1 {
+		field("begins at", "seq "+count(in.FirstSeq)+" (retention has removed what was in front)")
+	}
 	if in.Durable < in.LastSeq {
 		field("proven durable", "up to seq "+count(in.Durable))
 	}
@@ -218,9 +246,15 @@ func (a *app) printInfo(in *infoJSON) {
 		field("torn tail", count(in.TornBytes)+" bytes")
 	}
 	field("key kinds", strings.Join(in.Kinds, ", "))
+	if l := in.LastAnchor; l != nil {
+		field("anchors", fmt.Sprintf("%s, the last covers seq %s", count(in.Anchors), count(l.Covers)))
+	}
 	field("digest", m.Digest)
 	if h := m.Halt; h != nil {
 		field("halted", fmt.Sprintf("%s: %s (accepted %d, durable %d)", h.Reason, h.Message, h.Accepted, h.Durable))
+	}
+	if q := in.Why; q != nil && q.Reason != "" {
+		field("quarantined", formatTime(q.Time)+": "+q.Reason)
 	}
 	for _, s := range m.Skipped {
 		field("skipped parent", s.Run+": "+s.Reason)

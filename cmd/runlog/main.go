@@ -1,6 +1,7 @@
 // Command runlog is the operator's tool: it lists, shows, searches, verifies, imports and exports the runs of a
 // trading engine's log, and proves what is in them. It never changes a run, except that recover does what the engine's next
-// start would do and sign adds a signature to a manifest; import and salvage write runs of their own.
+// start would do, sign adds a signature to a manifest, and retain removes what it is told to; import and salvage write
+// runs of their own.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/retention"
 )
 
 // Exit codes.
@@ -45,6 +47,9 @@ type app struct {
 	full   bool
 	found  bool // something was found to be bad, and said so
 
+	// restorePoints finds the restore points of a run and checks their blobs; nil: this build knows of none.
+	restorePoints func(r *runlog.Reader) ([]retention.RestorePoint, error)
+
 	noProgress     bool
 	timedOut, died bool // verify: of a worker
 }
@@ -52,13 +57,16 @@ type app struct {
 // run carries out one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{ctx: ctx, stdin: stdin, out: newOutput(stdout), stderr: stderr}
+	return a.execute(args)
+}
+
+func (a *app) execute(args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(stdin)
+	root.SetIn(a.stdin)
 	root.SetOut(a.out)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	return a.finish(err)
+	root.SetErr(a.stderr)
+	return a.finish(root.ExecuteContext(a.ctx))
 }
 
 // finish flushes, says what went wrong, and decides the exit code.
@@ -148,9 +156,9 @@ Exit codes: 0 fine; 1 the data is bad; 2 could not do it; verify also has 3, a t
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line (fields: docs/cli.md)")
 	root.PersistentFlags().BoolVar(&a.noProgress, "no-progress", false, "no progress on stderr, which only a terminal gets anyway")
-	root.AddCommand(a.lsCmd(), a.infoCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.verifyCmd(), a.recoverCmd(),
-		a.salvageCmd(), a.importCmd(), a.exportCmd(), a.statementCmd(), a.checkStatementCmd(), a.signCmd(), a.keygenCmd(),
-		a.proveCmd(), a.checkProofCmd(), a.versionCmd(), a.workerCmd())
+	root.AddCommand(a.lsCmd(), a.infoCmd(), a.lineageCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.anchorsCmd(), a.verifyCmd(), a.recoverCmd(),
+		a.salvageCmd(), a.retainCmd(), a.importCmd(), a.exportCmd(), a.statementCmd(), a.checkStatementCmd(), a.signCmd(), a.keygenCmd(),
+		a.proveCmd(), a.checkProofCmd(), a.seenCmd(), a.markersCmd(), a.versionCmd(), a.workerCmd())
 	return root
 }
 

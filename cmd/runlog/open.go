@@ -138,6 +138,9 @@ func (a *app) afterReading(r *runlog.Reader) {
 	if n := len(seen) - maxWarnings; n > 0 {
 		a.warn(fmt.Errorf("%d more warnings", n))
 	}
+	if first := r.FirstSeq(); first > 1 {
+		a.note("%s: the run begins at seq %d: retention has removed what was in front", r.Dir(), first)
+	}
 	if n := r.DroppedBytes(); n > 0 && !r.Status().Sealed() && r.Damage() == nil {
 		what := "torn tail of %d bytes behind seq %d: nothing proves that it was acknowledged; the next start of the engine drops it"
 		if live(r.Dir(), r.Manifest()) {
@@ -218,8 +221,8 @@ func beingIndexed(list []segmentInfo) {
 	}
 }
 
-// segments describes the segment files. Those without a footer get their numbers from the run's end.
-func segments(dir string, lastSeq uint64) ([]segmentInfo, error) {
+// segments describes the segment files from number first on. Those without a footer get their numbers from the run's end.
+func segments(dir string, first uint32, lastSeq uint64) ([]segmentInfo, error) {
 	names, err := vfs.OS.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -228,7 +231,7 @@ func segments(dir string, lastSeq uint64) ([]segmentInfo, error) {
 	seq := uint64(0)
 	for _, e := range names {
 		n, ok := segment.ParseFileName(e.Name())
-		if !ok || e.IsDir() {
+		if !ok || e.IsDir() || n < first {
 			continue
 		}
 		s := segmentInfo{Number: n}

@@ -90,25 +90,39 @@ func parseTime(flag, s string) (int64, error) {
 
 func (a *app) catCmd() *cobra.Command {
 	var s selection
+	notes := false
 	cmd := &cobra.Command{
 		Use: "cat RUN", Short: "Print a run's entries, in order or backwards",
 		Long: `cat prints entries in seq order, lifecycle entries included. Each batch is verified by its digest on the way. If the log is
-damaged, everything before the damage is printed, then the error; the exit code is 1.`,
+damaged, everything before the damage is printed, then the error; the exit code is 1.
+
+--notes prints the notes that stand between the entries, too: snapshot anchors, state hashes, stream markers. They have no seq and no time, so of
+the flags only --from and --to select among them; --limit counts entries.`,
 		Example: `  runlog cat runs/demo/2026* --from 100 --to 200
   runlog cat --reverse --limit 20 runs/demo/2026*
   runlog cat runs/demo/2026* --topic venue.report --type Fill --json | jq .payload
-  runlog cat runs/demo/2026* --since 2026-11-23T20:00:00Z --until 2026-11-23T20:05:00Z`,
+  runlog cat runs/demo/2026* --since 2026-11-23T20:00:00Z --until 2026-11-23T20:05:00Z
+  runlog cat runs/demo/2026* --notes --json | jq 'select(.note == "anchor")'`,
 		Args: exactly("RUN"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := s.options(cmd)
 			if err != nil {
 				return err
 			}
-			return a.withRun(args[0], func(r *runlog.Reader) error { return a.print(r.Scan(o), a.json, s.limit, true) })
+			if notes && s.reverse {
+				return fmt.Errorf("--notes: not together with --reverse")
+			}
+			return a.withRun(args[0], func(r *runlog.Reader) error {
+				if notes {
+					return a.printWithNotes(r, o, s.limit)
+				}
+				return a.print(r.Scan(o), a.json, s.limit, true)
+			})
 		},
 	}
 	s.flags(cmd)
 	cmd.Flags().BoolVar(&s.reverse, "reverse", false, "newest first")
+	cmd.Flags().BoolVar(&notes, "notes", false, "print the notes between the entries, too")
 	a.fullFlag(cmd)
 	return cmd
 }
@@ -118,7 +132,8 @@ func (a *app) exportCmd() *cobra.Command {
 	lifecycle := false
 	cmd := &cobra.Command{
 		Use: "export RUN", Short: "Print a run's entries as JSON lines, for import",
-		Long: `export prints one JSON object a line, as import reads them. Lifecycle entries are left out, since every run has its own.
+		Long: `export prints one JSON object a line, as import reads them. Lifecycle entries are left out, since every run has its own, and so
+are notes (runlog cat --notes shows them).
 Importing the lines and exporting that run gives the same bytes again.`,
 		Example: `  runlog export runs/demo/2026* > demo.jsonl
   runlog export runs/demo/2026* | zstd > demo.jsonl.zst

@@ -124,7 +124,7 @@ func crashed(t testing.TB, n int) (base, dir string) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(50 * time.Millisecond)
+	awaitMark(t, r.Dir(), r.Accepted())
 	base = t.TempDir()
 	dir = filepath.Join(base, "demo", r.ID())
 	if err := os.CopyFS(dir, os.DirFS(r.Dir())); err != nil {
@@ -134,6 +134,38 @@ func crashed(t testing.TB, n int) (base, dir string) {
 		t.Fatal(err)
 	}
 	return base, dir
+}
+
+// awaitMark waits until a sync mark proves the last entry.
+func awaitMark(t testing.TB, dir string, last uint64) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+		proven := uint64(0)
+		names, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				continue // a spare that has just got its name
+			}
+			if h, err := segment.ReadHeader(bytes.NewReader(b), name); err == nil {
+				segment.FindCommits(b, h.Salt, 0, func(c segment.Commit) bool {
+					if c.Flags&segment.FlagMark != 0 {
+						proven = max(proven, c.LastSeq)
+					}
+					return true
+				})
+			}
+		}
+		if proven == last {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("seq %d is proven, not %d", proven, last)
+		}
+	}
 }
 
 func flip(t testing.TB, path string, at int64) {
@@ -500,21 +532,24 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		fields string
 	}{
 		"ls":      {do(t, "ls", base, "--json"), "dir instance run status live started ended last_seq origin"},
-		"info":    {do(t, "info", dir, "--json"), "dir state status live entries last_seq durable_seq bytes torn_bytes kinds manifest segments warnings"},
+		"info":    {do(t, "info", dir, "--json"), "dir state status live entries first_seq last_seq durable_seq bytes torn_bytes kinds anchors manifest segments warnings"},
+		"lineage": {do(t, "lineage", base, "--json"), "dir instance run status live origin last_seq depth continued_by skipped_by"},
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},
 		"history": {do(t, "history", dir, "zebra=z1", "--json"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
-		"verify":  {do(t, "verify", dir, "--json"), "record dir run status ok outcome findings entries last_seq segments bytes digest notes"},
+		"verify":  {do(t, "verify", dir, "--json"), "record dir run status ok outcome findings entries last_seq segments bytes digest notes note_counts"},
 		"total":   {lastLine(do(t, "verify", dir, "--json")), "record runs ok bad unchecked timeout died findings entries bytes seconds"},
 		"recover": {do(t, "recover", torn, "--dry-run", "--json"),
 			"record dir run dry_run decision status last_seq dropped_bytes file offset"},
 		"salvaged": {lastLine(do(t, "salvage", bad, filepath.Join(t.TempDir(), "a"), "--json")),
-			"record dir source source_run source_status entries lost lost_ranges last_seq findings report"},
-		"lost":    {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
-		"why":     {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
-		"finding": {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
-		"import":  {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
-		"version": {do(t, "version", "--json"), "version go formats"},
+			"record dir source source_run source_status entries lost lost_ranges note_count last_seq findings report"},
+		"retain":   {do(t, "retain", filepath.Dir(dir), "--json"), "record dir run status remove first_seq last_seq bytes reason"},
+		"retained": {lastLine(do(t, "retain", filepath.Dir(dir), "--json")), "record dir applied removals removals_done bytes removed_bytes over_bytes"},
+		"lost":     {do(t, "salvage", bad, filepath.Join(t.TempDir(), "b"), "--json"), "record first_seq last_seq path offset detail"},
+		"why":      {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
+		"finding":  {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
+		"import":   {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
+		"version":  {do(t, "version", "--json"), "version go formats"},
 	} {
 		first := c.r.lines()[0]
 		d := json.NewDecoder(strings.NewReader(first))
@@ -552,7 +587,7 @@ func lastLine(r result) result {
 }
 
 func TestHelpTeaches(t *testing.T) {
-	for _, verb := range []string{"ls", "info", "cat", "get", "history", "why", "verify", "recover", "salvage", "import", "export", "version"} {
+	for _, verb := range []string{"ls", "info", "cat", "get", "history", "why", "seen", "markers", "verify", "recover", "salvage", "import", "export", "version"} {
 		r := do(t, verb, "--help").want(t, 0)
 		if !strings.Contains(r.out, "Examples:") || !strings.Contains(r.out, "--json") || r.stderr != "" {
 			t.Errorf("%s: %s%s", verb, r.out, r.stderr)

@@ -21,10 +21,11 @@ import (
 	"github.com/runlog-io/runlog/vfs"
 )
 
-// What stands in a salvaged run for an entry that is lost.
+// What stands in a salvaged run for an entry that is lost, or that retention had removed before.
 const (
-	lostTopic = "runlog.salvage"
-	lostType  = "Lost"
+	lostTopic   = "runlog.salvage"
+	lostType    = "Lost"
+	removedType = "Removed"
 )
 
 // reportName is the file beside the salvaged run that says what is lost.
@@ -50,7 +51,8 @@ type salvagedJSON struct {
 	Entries  uint64        `json:"entries"` // that were copied
 	Lost     uint64        `json:"lost"`    // entries
 	Ranges   int           `json:"lost_ranges"`
-	LastSeq  uint64        `json:"last_seq"` // of the source, as far as it is known
+	Notes    uint64        `json:"note_count"` // that were copied
+	LastSeq  uint64        `json:"last_seq"`   // of the source, as far as it is known
 	Findings int           `json:"findings"`
 	Report   string        `json:"report"`
 }
@@ -59,7 +61,7 @@ func (a *app) salvageCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "salvage RUN OUT", Short: "Copy what can still be read of a damaged run into a new one",
 		Long: `salvage reads a run as verify does, and copies every entry whose own checksum is right, before, between and behind damage, into a new run
-under the base folder OUT, which must not exist. Keys, ids and both times are kept, and so is every seq: for each entry that is lost, one with
+under the base folder OUT, which must not exist; and with them every note. Keys, ids and both times are kept, and so is every seq: for each entry that is lost, one with
 topic runlog.salvage and type Lost stands in its place. Who the run was is kept in the new run's manifest, with labels that tell where it comes
 from. The source is never changed.
 
@@ -103,6 +105,7 @@ func inside(path, dir string) bool {
 type salvage struct {
 	im       *runlog.Import
 	declared map[string]bool
+	first    uint64 // seq of the source: what was in front had been removed, and is not lost
 	next     uint64 // seq that the new run's next entry gets
 	last     int64  // ts_publish of its last one
 	stamped  bool   // last is known
@@ -110,6 +113,8 @@ type salvage struct {
 	copied   uint64
 	lastSeq  uint64 // of the source
 	finds    []verify.Finding
+	notes    uint64
+	waiting  []entry.Note // behind entries that are lost, and for which nothing stands yet
 }
 
 func (a *app) salvage(src, out string) (err error) {
@@ -123,7 +128,7 @@ func (a *app) salvage(src, out string) (err error) {
 		undo()
 		return err
 	}
-	s := &salvage{im: im, declared: map[string]bool{entry.ClientOrderID: true, entry.VenueOrderID: true}, next: 2}
+	s := &salvage{im: im, declared: map[string]bool{entry.ClientOrderID: true, entry.VenueOrderID: true}, first: m.FirstSeq(), next: 2}
 	defer func() {
 		if err != nil {
 			_ = os.Remove(filepath.Join(out, reportName))
@@ -194,6 +199,7 @@ func (s *salvage) copy(a *app, src string) (verify.Report, error) {
 			})
 		},
 		OnEntry: func(v *runlog.View) error { return s.entry(v) },
+		OnNote:  func(n *verify.Note) error { return s.note(n) },
 	})
 	if cause := a.ctx.Err(); cause != nil {
 		return rep, fmt.Errorf("interrupted: %w", cause)
@@ -231,7 +237,34 @@ func (s *salvage) entry(v *runlog.View) error {
 	return err
 }
 
+// note copies one note, behind the entry that it stands behind.
+func (s *salvage) note(n *verify.Note) error {
+	if n.After >= s.next {
+		w := n.Note
+		w.Body = slices.Clone(w.Body)
+		s.waiting = append(s.waiting, w)
+		return nil
+	}
+	s.notes++
+	return s.im.Note(n.Kind, n.Body)
+}
+
+// placeNotes copies the notes that stand in front of the entry which is next.
+func (s *salvage) placeNotes() error {
+	for len(s.waiting) > 0 && s.waiting[0].After < s.next {
+		if err := s.im.Note(s.waiting[0].Kind, s.waiting[0].Body); err != nil {
+			return err
+		}
+		s.notes++
+		s.waiting = s.waiting[1:]
+	}
+	return nil
+}
+
 func (s *salvage) add(d runlog.Draft) error {
+	if err := s.placeNotes(); err != nil {
+		return err
+	}
 	for i, k := range d.Keys {
 		if k.Kind == "" {
 			d.Keys[i].Kind, k.Kind = "unnamed", "unnamed"
@@ -256,11 +289,18 @@ func (s *salvage) fill(last uint64, before int64, known bool) error {
 	if last < s.next {
 		return nil
 	}
-	s.lost = append(s.lost, lostJSON{FirstSeq: s.next, LastSeq: last})
 	first := before - int64(last-s.next+1)
 	if s.stamped && (!known || first <= s.last) {
 		first, known = s.last+1, true
 	}
+	if n := min(last, s.first-1); n >= s.next {
+		gone := int64(n - s.next + 1)
+		if err := s.placeholders(s.next, n, first, known); err != nil || n == last {
+			return err
+		}
+		first += gone
+	}
+	s.lost = append(s.lost, lostJSON{FirstSeq: s.next, LastSeq: last})
 	return s.placeholders(s.next, last, first, known)
 }
 
@@ -269,8 +309,12 @@ func (s *salvage) placeholders(first, last uint64, ts int64, timed bool) error {
 	if err != nil {
 		return err
 	}
+	typ := lostType
+	if last < s.first {
+		typ = removedType
+	}
 	for seq := first; seq <= last; seq++ {
-		d := runlog.Draft{Topic: lostTopic, Type: lostType, Payload: payload, TsInit: ts}
+		d := runlog.Draft{Topic: lostTopic, Type: typ, Payload: payload, TsInit: ts}
 		if timed {
 			d.TsPublish = ts
 			ts++
@@ -294,7 +338,13 @@ func (s *salvage) tail(rep *verify.Report, m *runlog.Manifest) error {
 	if m.Status == runlog.Ended && m.LastSeq == last {
 		last-- // RunEnded, lost or not
 	}
-	return s.fill(last, 0, false)
+	if err := s.fill(last, 0, false); err != nil {
+		return err
+	}
+	for i := range s.waiting { // behind what is the new run's own RunEnded
+		s.waiting[i].After = min(s.waiting[i].After, s.next-1)
+	}
+	return s.placeNotes()
 }
 
 // finishSalvage seals the new run, writes the report and says what was lost.
@@ -302,7 +352,7 @@ func (a *app) finishSalvage(s *salvage, rep *verify.Report, src, out string) err
 	s.explain()
 	sum := salvagedJSON{
 		Record: "salvaged", Source: src, Run: rep.Run, Status: rep.Status, Entries: s.copied, Ranges: len(s.lost), LastSeq: s.lastSeq,
-		Findings: rep.Count, Report: filepath.Join(out, reportName),
+		Notes: s.notes, Findings: rep.Count, Report: filepath.Join(out, reportName),
 	}
 	for _, l := range s.lost {
 		sum.Lost += l.LastSeq - l.FirstSeq + 1
@@ -336,7 +386,7 @@ func (a *app) finishSalvage(s *salvage, rep *verify.Report, src, out string) err
 		}
 		a.out.line("%s", printable(strings.TrimPrefix(fmt.Sprintf("lost: %s: %s: %s", where, seqs, l.Detail), "lost: : "), -1))
 	}
-	a.out.line("%s: %s copied, %s lost in %s; %s in %s", src, number(sum.Entries, "entry", "entries"), count(sum.Lost),
+	a.out.line("%s: %s copied, %s lost in %s; %s in %s", src, number(sum.Entries, "entry", "entries")+andNotes(sum.Notes), count(sum.Lost),
 		number(sum.Ranges, "range", "ranges"), number(sum.Findings, "finding", "findings"), sum.Report)
 	a.out.line("%s", dir)
 	return nil

@@ -39,7 +39,7 @@ func sealedManifest(dir string) (m runlog.Manifest, err error) {
 	case !m.Status.Sealed():
 		return m, fmt.Errorf("%s: the run is not sealed: its process died; "+
 			"runlog recover, or the engine's next start, seals it", dir)
-	case m.Floor > 1:
+	case m.FloorSegment > 0:
 		return m, fmt.Errorf("%s: entries before seq %d are no longer there, and the tree needs all", dir, m.Floor)
 	}
 	return m, nil

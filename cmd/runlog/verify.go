@@ -61,21 +61,22 @@ const (
 
 // verifiedJSON ends each run in verify --json.
 type verifiedJSON struct {
-	Record   string        `json:"record"` // "run"
-	Dir      string        `json:"dir"`
-	Run      string        `json:"run"`
-	Status   runlog.Status `json:"status"`
-	OK       bool          `json:"ok"`
-	Outcome  outcome       `json:"outcome"`
-	Findings int           `json:"findings"`
-	Entries  uint64        `json:"entries"`
-	LastSeq  uint64        `json:"last_seq"`
-	Segments int           `json:"segments"`
-	Bytes    int64         `json:"bytes"`
-	Digest   string        `json:"digest,omitempty"`
-	Notes    []string      `json:"notes"`
-	Worker   string        `json:"worker_status,omitempty"`
-	Error    string        `json:"error,omitempty"`
+	Record   string            `json:"record"` // "run"
+	Dir      string            `json:"dir"`
+	Run      string            `json:"run"`
+	Status   runlog.Status     `json:"status"`
+	OK       bool              `json:"ok"`
+	Outcome  outcome           `json:"outcome"`
+	Findings int               `json:"findings"`
+	Entries  uint64            `json:"entries"`
+	LastSeq  uint64            `json:"last_seq"`
+	Segments int               `json:"segments"`
+	Bytes    int64             `json:"bytes"`
+	Digest   string            `json:"digest,omitempty"`
+	Notes    []string          `json:"notes"`
+	ByKind   map[string]uint64 `json:"note_counts"` // notes of the log, by kind
+	Worker   string            `json:"worker_status,omitempty"`
+	Error    string            `json:"error,omitempty"`
 }
 
 // verifiedTotalJSON is the last line of verify --json.
@@ -400,7 +401,7 @@ func (v *verification) print(r *verifiedJSON) {
 	case r.Outcome == outcomeOK && v.o.quiet:
 	default:
 		a.out.line("%s: %s: %s, %s in %s, %s", r.Dir, verdict, state(r.Status, live(r.Dir, runlog.Manifest{Status: r.Status})),
-			number(r.Entries, "entry", "entries"), number(r.Segments, "segment", "segments"), size(r.Bytes))
+			number(r.Entries, "entry", "entries")+andNotes(r.notes()), number(r.Segments, "segment", "segments"), size(r.Bytes))
 	}
 	_ = a.out.Flush()
 }
@@ -426,6 +427,14 @@ func (v *verification) printTotal() {
 	}
 }
 
+// notes is the number of notes of all kinds.
+func (r *verifiedJSON) notes() (n uint64) {
+	for _, k := range r.ByKind {
+		n += k
+	}
+	return n
+}
+
 // checkRun checks one run in this process.
 func checkRun(ctx context.Context, dir string, finding func(findingJSON), progress func(done, total int64)) verifiedJSON {
 	rep, err := verify.Run(ctx, vfs.OS, dir, verify.Options{
@@ -435,6 +444,10 @@ func checkRun(ctx context.Context, dir string, finding func(findingJSON), progre
 	r := verifiedJSON{
 		Record: "run", Dir: dir, Run: rep.Run, Status: rep.Status, OK: rep.Clean() && err == nil, Outcome: outcomeOK, Findings: rep.Count,
 		Entries: rep.Entries, LastSeq: rep.LastSeq, Segments: rep.Segments, Bytes: rep.Bytes, Digest: rep.Digest, Notes: append([]string{}, rep.Notes...),
+		ByKind: map[string]uint64{},
+	}
+	for kind, n := range rep.ByKind {
+		r.ByKind[noteName(kind)] = n
 	}
 	switch {
 	case rep.Count > 0:

@@ -52,7 +52,7 @@ func (a *app) work(dir string) error {
 
 // checkApart checks one run in a worker. However that ends, it is told apart from damage.
 func (v *verification) checkApart(dir string, seen *watcher) verifiedJSON {
-	r := verifiedJSON{Record: "run", Dir: dir, Outcome: outcomeUnchecked, Notes: []string{}}
+	r := verifiedJSON{Record: "run", Dir: dir, Outcome: outcomeUnchecked, Notes: []string{}, ByKind: map[string]uint64{}}
 	exe, err := os.Executable()
 	if err != nil {
 		r.Error = fmt.Sprintf("start a worker: %v (--no-isolate does without)", err)

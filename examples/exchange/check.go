@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/examples/exchange/engine"
+	"github.com/runlog-io/runlog/replay"
 	"github.com/runlog-io/runlog/verify"
 	"github.com/runlog-io/runlog/vfs"
 )
@@ -27,6 +30,9 @@ type checked struct {
 	example  string // the first of them
 	counts   engine.Counts
 	hash     uint64 // of the state rebuilt from the log alone
+	hashes   uint64 // recorded state hashes that are equal
+	diverged string // the first that is not
+	anchors  int    // snapshots that the log names, all of them good
 	findings []string
 	logBytes int64 // on disk: segments
 	allBytes int64 // on disk: everything
@@ -79,23 +85,38 @@ func (s *session) check(ctx context.Context) (c checked, err error) {
 	e := engine.New(s.c.seed)
 	var body []byte
 	next := 0 // message
-	for i, rd := range readers {
-		see := func(seq uint64, v engine.Event) {
-			if next == len(s.messages) || s.messages[next].run != i || s.messages[next].seq != seq {
-				return
-			}
-			if body = engine.AppendEvent(body[:0], &v); xxhash.Sum64(body) == s.messages[next].sum {
-				next++
-			}
+	see := func(run string, seq uint64, v engine.Event) {
+		if next == len(s.messages) || c.runs[s.messages[next].run].Run != run || s.messages[next].seq != seq {
+			return
 		}
-		if err := e.Recover(c.runs[i].Run, rd.Scan(runlog.ScanOptions{}), see); err != nil {
-			c.findings = append(c.findings, err.Error())
+		if body = engine.AppendEvent(body[:0], &v); xxhash.Sum64(body) == s.messages[next].sum {
+			next++
+		}
+	}
+	store := anchor.OpenDirStore(vfs.OS, filepath.Join(s.dir, s.instance, snapshots), nil)
+	for _, rd := range readers {
+		for p, err := range anchor.Points(ctx, rd, store) {
+			if err = cmp.Or(err, p.Err); err != nil {
+				c.findings = append(c.findings, err.Error())
+			}
+			c.anchors++
 		}
 		c.perRun = append(c.perRun, rd.LastSeq())
 		c.entries += rd.LastSeq()
-		if err := ctx.Err(); err != nil {
+	}
+	chain := slices.Clone(readers)
+	slices.Reverse(chain)
+	// Without a store: the snapshots are not used, so what comes out is what the log alone says.
+	rep, err := replay.Restore(ctx, chain, &engine.Replayer{Engine: e, See: see}, replay.Options{GoOn: true, AllowUnsealed: true})
+	if err != nil {
+		if ctx.Err() != nil {
 			return c, err
 		}
+		c.findings = append(c.findings, err.Error())
+	}
+	c.hashes = rep.HashesEqual
+	if d := rep.Divergence; d != nil {
+		c.diverged = (&replay.DivergenceError{Divergence: *d}).Error()
 	}
 	// Messages were received in the order of their entries, so the first one that was not met stops the count.
 	if c.missing = uint64(len(s.messages) - next); c.missing > 0 {
@@ -176,7 +197,7 @@ func (c *config) report(crashed, whole *session, check, wholeCheck checked, bega
 	}, 1, 2, 3, 4, 5))
 
 	c.printf("With %d kills\n", c.kills)
-	rows := [][]string{{"life", "killed at", "entries", "torn bytes", "remade", "log open", "book rebuilt", "down for"}}
+	rows := [][]string{{"life", "killed at", "entries", "torn bytes", "remade", "log open", "snapshot", "restored", "tail", "replayed", "down for"}}
 	for i, h := range crashed.hellos {
 		killed, entries := "-", "-"
 		if i < len(crashed.killedAt) {
@@ -187,14 +208,16 @@ func (c *config) report(crashed, whole *session, check, wholeCheck checked, bega
 		}
 		line := []string{fmt.Sprint(i + 1), killed, entries}
 		if i == 0 {
-			line = append(line, "-", "-", round(h.Open).String(), "-", "-")
+			line = append(line, "-", "-", round(h.Open).String(), "-", "-", "-", "-", "-")
 		} else {
 			line = append(line, count(uint64(h.Dropped)), fmt.Sprint(h.Remade), round(h.Open).String(),
-				round(h.Rebuild).String(), round(crashed.gaps[i-1]).String())
+				count(uint64(h.Snapshot)/1000)+" kB", round(h.Restore).String(), count(h.Replayed), round(h.Replay).String(),
+				round(crashed.gaps[i-1]).String())
 		}
 		rows = append(rows, line)
 	}
-	c.printf("%s\n", table(rows, 0, 1, 2, 3, 4, 5, 6, 7))
+	c.printf("%s", table(rows, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+	c.printf("  A restart restores the last snapshot and replays the tail of the log behind it\n\n")
 	if err := c.showLife(crashed, check); err != nil {
 		return err
 	}
@@ -211,8 +234,8 @@ func (c *config) report(crashed, whole *session, check, wholeCheck checked, bega
 		c.printf("%s: %s%s\n", question, yesNo(yes), detail)
 	}
 	findings := slices.Concat(check.findings, wholeCheck.findings)
-	answer("all runs verified", len(findings) == 0, fmt.Sprintf(" (%d runs, %s entries, %v)",
-		len(check.runs)+len(wholeCheck.runs), count(check.entries+wholeCheck.entries),
+	answer("all runs verified", len(findings) == 0, fmt.Sprintf(" (%d runs, %s entries, %d snapshots, %v)",
+		len(check.runs)+len(wholeCheck.runs), count(check.entries+wholeCheck.entries), check.anchors+wholeCheck.anchors,
 		round(max(check.took, wholeCheck.took))))
 	for _, f := range findings {
 		c.printf("  %s\n", f)
@@ -226,6 +249,12 @@ func (c *config) report(crashed, whole *session, check, wholeCheck checked, bega
 	answer("no released message is missing from the log", detail == "", detail)
 	answer("state rebuilt from the log alone equals the engine's", check.hash == crashed.summary.Hash &&
 		wholeCheck.hash == w.Hash && check.counts == crashed.summary.Counts, fmt.Sprintf(" (%016x)", check.hash))
+	detail = fmt.Sprintf(" (%s)", count(check.hashes+wholeCheck.hashes))
+	if diverged := cmp.Or(check.diverged, wholeCheck.diverged); diverged != "" {
+		detail = " (" + diverged + ")"
+	}
+	answer("each state hash that was recorded on the way equals the replayed state", check.diverged+wholeCheck.diverged == "" &&
+		wholeCheck.hashes == uint64(w.Hashes), detail)
 	answer("state after recovery equals state without the crash", crashed.summary.Hash == w.Hash &&
 		crashed.summary.Counts == w.Counts, fmt.Sprintf(" (%016x)", crashed.summary.Hash))
 	c.printf("took %v\n", round(time.Since(began)))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	"github.com/runlog-io/runlog"
-	"github.com/runlog-io/runlog/capture"
 	"github.com/runlog-io/runlog/examples/exchange/book"
 	"github.com/runlog-io/runlog/examples/exchange/engine"
 	"github.com/runlog-io/runlog/examples/exchange/flow"
@@ -103,19 +103,21 @@ func (c *config) serve(ctx context.Context, out sender, broken func() error) err
 		h.Dropped = p[len(p)-1].DroppedBytes
 	}
 
-	start = time.Now()
 	e := engine.New(c.seed)
-	if err := c.rebuild(e, run, out, &h); err != nil {
+	store, err := c.rebuild(ctx, e, run, out, &h)
+	if err != nil {
 		return err
 	}
+	start = time.Now()
 	gen := flow.NewGenerator(c.seed, c.orders)
 	n := e.Counts().Commands
 	if last, ok := gen.Skip(n); !ok || last != e.Last() {
 		return fmt.Errorf("%s: the log holds another flow than that of seed %d with %d orders", c.dir, c.seed, c.orders)
 	}
-	h.Rebuild = time.Since(start)
+	h.Skip = time.Since(start)
 	out.json(frameHello, h)
 
+	keep := keeper{run: run, store: store, every: c.snapshotEvery()}
 	start = time.Now()
 	for broken() == nil {
 		cmd, ok := gen.Next()
@@ -125,6 +127,9 @@ func (c *config) serve(ctx context.Context, out sender, broken func() error) err
 		if err := e.Handle(ctx, cmd); err != nil {
 			return err
 		}
+		if err := keep.behind(ctx, e, cmd.N); err != nil {
+			return err
+		}
 		if cmd.N%progressEvery == 0 {
 			out.progress(gen.Orders())
 		}
@@ -132,12 +137,13 @@ func (c *config) serve(ctx context.Context, out sender, broken func() error) err
 	if err := broken(); err != nil {
 		return err
 	}
-	if err := e.Flush(ctx); err != nil {
+	if err := errors.Join(e.Flush(ctx), keep.wait()); err != nil {
 		return err
 	}
 	s := summary{
 		Counts: e.Counts(), Hash: e.Hash(), Entries: run.Durable(), Flow: time.Since(start),
 		Submit: quantilesOf(&e.SubmitLatency), Capture: quantilesOf(&e.CaptureLatency), Clock: quantilesOf(clock),
+		Anchors: keep.anchors, Hashes: keep.hashes,
 	}
 	start = time.Now()
 	if err := run.Close(ctx); err != nil {
@@ -146,40 +152,6 @@ func (c *config) serve(ctx context.Context, out sender, broken func() error) err
 	s.Close, s.Warned = time.Since(start), warn.sum()
 	out.json(frameSummary, s)
 	return broken()
-}
-
-// rebuild brings the engine to where the chain of runs ends, sends the messages that the other side has not got, and
-// connects the engine to its new run.
-func (c *config) rebuild(e *engine.Engine, run *runlog.Run, out sender, h *hello) error {
-	parents, err := run.Parents()
-	if err != nil {
-		return err
-	}
-	for i, p := range slices.Backward(parents) { // oldest first
-		no := len(parents) - 1 - i
-		id := p.Manifest().Run
-		h.Runs = append(h.Runs, id)
-		// All this is durable: a run that has ended or was recovered loses nothing any more. So what was not received
-		// may go out.
-		resend := func(seq uint64, v engine.Event) {
-			if v.N > c.ack {
-				out.message(engine.Message{Event: v, Run: no, Seq: seq})
-			}
-		}
-		if err := e.Recover(id, p.Scan(runlog.ScanOptions{}), resend); err != nil {
-			return err
-		}
-	}
-	h.Runs = append(h.Runs, run.ID())
-	h.Recovered, h.Remade = e.Counts(), e.Missing()
-	return e.Start(run, len(parents), out.message, func(a *capture.Adapter) error {
-		for _, p := range parents {
-			if _, err := a.SeedFrom(p.Scan(runlog.ScanOptions{Reverse: true})); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // narrator is for people who start the engine themselves.
@@ -199,8 +171,10 @@ func (n *narrator) json(_ byte, v any) {
 	switch v := v.(type) {
 	case hello:
 		n.c.printf("run %s; before it: %d\n", v.Runs[len(v.Runs)-1], len(v.Runs)-1)
-		n.c.printf("recovered %s commands and %s events; log %v, book %v; torn bytes dropped: %d, events made again: %d\n",
-			count(v.Recovered.Commands), count(v.Recovered.Events), round(v.Open), round(v.Rebuild), v.Dropped, v.Remade)
+		n.c.printf("recovered %s commands and %s events; log opened in %v, snapshot of %s bytes restored in %v, %s entries replayed in %v\n",
+			count(v.Recovered.Commands), count(v.Recovered.Events), round(v.Open), count(uint64(v.Snapshot)), round(v.Restore),
+			count(v.Replayed), round(v.Replay))
+		n.c.printf("torn bytes dropped: %d, events made again: %d, state hashes compared: %d\n", v.Dropped, v.Remade, v.Hashes)
 	case summary:
 		n.c.printf("done: %s commands, %s events, %s open orders, state %016x; %s messages out\n",
 			count(v.Counts.Commands), count(v.Counts.Events), count(uint64(v.Counts.Open)), v.Hash, count(n.messages))

@@ -77,7 +77,7 @@ func TestDemoSurvivesItsKills(t *testing.T) {
 	for _, want := range []string{
 		"no released message is missing from the log: yes", "state after recovery equals state without the crash: yes",
 		"all runs verified: yes", "once and in order: yes", "the log alone equals the engine's: yes",
-		"SubmitOrder", "kept in " + dir,
+		"each state hash that was recorded on the way equals the replayed state: yes", "SubmitOrder", "kept in " + dir,
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report does not say %q:\n%s", want, out)
@@ -95,6 +95,9 @@ func TestDemoSurvivesItsKills(t *testing.T) {
 		if r.Instance == instance {
 			statuses = append(statuses, r.Status)
 		}
+	}
+	if names := files(t, filepath.Join(dir, instance, snapshots)); len(names) == 0 {
+		t.Error("no snapshot was kept")
 	}
 	if len(statuses) != 3 || statuses[0] != runlog.CrashedRecovered || statuses[2] != runlog.Ended {
 		t.Errorf("statuses of the runs: %v", statuses)
@@ -123,7 +126,7 @@ func TestDemoLeavesNothingBehind(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(files(t, base)) < 2; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); len(files(t, base)) < 2; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not start")
 		}

@@ -34,7 +34,13 @@ type hello struct {
 	Remade    int           // events that the torn end had lost
 	Dropped   int64         // bytes of the torn end
 	Open      time.Duration // runlog.Open: recovery of the log
-	Rebuild   time.Duration // of the book, and skipping the flow
+	Snapshot  int64         // bytes; 0: none was used
+	Passed    int           // newer snapshots that could not be used
+	Restore   time.Duration // of the snapshot, the check of its SHA-256 included
+	Replayed  uint64        // entries behind the snapshot
+	Replay    time.Duration // of them
+	Hashes    uint64        // recorded state hashes among them, all equal
+	Skip      time.Duration // the flow's generator, to where the log ends
 }
 
 // summary is sent when the flow is at its end and the run is closed.
@@ -48,6 +54,8 @@ type summary struct {
 	Capture quantiles
 	Clock   quantiles
 	Warned  warned
+	Anchors int // snapshots begun
+	Hashes  int // state hashes recorded
 }
 
 // quantiles is what is shown of a histogram.

@@ -42,10 +42,12 @@ What the demonstration does, step by step:
   3. The parent kills the child, at moments that depend on the seed. What was accepted but not durable may be lost;
      nobody has heard of it.
   4. The next child opens the log. runlog drops the torn end of the last run and hands out the chain of runs. The
-     engine applies their commands again and compares the events, captures the events that the torn end has lost,
-     sends the messages that the parent has not got, and goes on with the flow where the log ends.
-  5. At the end the runs are verified, every message is looked up in the log, and the state is compared with that of
-     the uninterrupted run, and with the state rebuilt from the log alone.
+     engine restores its last snapshot, applies the commands behind it again and compares the events, captures the
+     events that the torn end has lost, sends the messages that the parent has not got, and goes on with the flow
+     where the log ends.
+  5. At the end the runs and the snapshots are verified, every message is looked up in the log, and the state is
+     compared with that of the uninterrupted run, and with the state rebuilt from the log alone, which on its way must
+     also give each state hash that the engine has recorded.
 
 Exit code: 0 if all answers are "yes"; 1 if one is "no", the input is malformed, or the engine's last run cannot be
 used; 2 if it could not be done.

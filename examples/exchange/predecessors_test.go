@@ -2,14 +2,13 @@ package main
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/manifest"
+	"github.com/runlog-io/runlog/vfs"
 )
 
 func TestEngineDoesNotTakeADamagedRunForAFirstStart(t *testing.T) {
@@ -25,20 +24,13 @@ func TestEngineDoesNotTakeADamagedRunForAFirstStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(filepath.Join(runs[0].Dir, "00000001.seg"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt([]byte("damaged"), 8192); err != nil { // thousands of commands were durable behind it
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
+	if err := manifest.WriteQuarantine(vfs.OS, runs[0].Dir, manifest.Quarantine{Reason: "a bit has flipped", Offset: -1}); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"run", "--dir", dir, "--orders", strconv.Itoa(orders), "--seed", "9"}
 	for range 2 { // a refused start must not make the next one forget
 		out, errs, code := program(t, args...)
-		if code != 1 || out != "" || !strings.Contains(errs, runs[0].Run) || !strings.Contains(errs, "00000001.seg") {
+		if code != 1 || out != "" || !strings.Contains(errs, runs[0].Run) || !strings.Contains(errs, "a bit has flipped") {
 			t.Fatalf("the engine started behind a damaged run: exit code %d\n%s%s", code, out, errs)
 		}
 	}

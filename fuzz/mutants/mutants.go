@@ -41,7 +41,15 @@ var All = []Mutant{
 	{"any-index", "an index need not belong to its segment", "shuffle"},
 	{"drop-salt", "checks know nothing of the segment that a frame is in", "differ"},
 	{"publish-goes-back", "the time of publishing follows the clock backwards", "clock"},
+	{"marker-drop-untold", "a marker record that is dropped leaves no gap", "markers"},
+	{"marker-snapshot-early", "a snapshot of streams lacks those that came before its first part", "markers"},
+	{"blob-unsynced", "a snapshot is renamed before it is synced", "anchor"},
+	{"blob-name-unsynced", "a snapshot's name is not synced", "anchor"},
+	{"anchor-first", "an anchor is recorded before its snapshot is stored", "anchor"},
 	{"late-halt", "a stalled disk does not halt the run", "stall"},
+	{"unlink-before-floor", "retention removes segments before the manifest says so", "retention"},
+	{"floor-in-one-copy", "the manifest's previous copy does not know of the floor", "retention"},
+	{"removal-unsynced", "a run's files are removed before its new name is on the disk", "retention"},
 }
 
 // beforehand lists the mutants with which a row does not come as far as to a case, and the words in which it says so. The runs

@@ -145,7 +145,7 @@ func (l *lab) run(row, mutant, mode string) (res matrix.Result, passed bool, out
 	record := filepath.Join(l.t.TempDir(), "record")
 	cmd := exec.Command(program, "-test.run=^"+test+"$", "-test.timeout=5m")
 	cmd.Dir = filepath.Join(l.root, pkg)
-	cmd.Env = append(os.Environ(), "RUNLOG_SEED=", "RUNLOG_MUTANT="+mutant, "RUNLOG_MATRIX="+mode, "RUNLOG_MATRIX_OUT="+record)
+	cmd.Env = append(os.Environ(), "RUNLOG_MUTANT="+mutant, "RUNLOG_MATRIX="+mode, "RUNLOG_MATRIX_OUT="+record, "RUNLOG_SEED=") // the seed is ours: it chooses the mutant
 	out, err = cmd.CombinedOutput()
 	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		return res, false, out, err

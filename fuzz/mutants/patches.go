@@ -16,9 +16,11 @@ var patches = []patch{
 	}
 	if err != nil {
 		l.ioFault = true`},
-	{"wal/log.go", `	l.active.durableEnd.Store(l.active.end.Load())
+	{"wal/log.go", `	l.synced = l.active.chain
+	l.active.durableEnd.Store(l.active.end.Load())
 	l.durable.publish(l.active.chain.Seq)
-	return nil`, `	l.active.durableEnd.Store(l.active.end.Load())
+	return nil`, `	l.synced = l.active.chain
+	l.active.durableEnd.Store(l.active.end.Load())
 	if mutant.On("ack-one-too-many") {
 		l.durable.publish(l.active.chain.Seq + 1)
 		return nil
@@ -129,5 +131,53 @@ var patches = []patch{
 	if mutant.On("late-halt") {
 		halt *= 10
 	}
+`},
+	{"wal/retain.go", `	if err := manifest.Write(fsys, dir, m); err != nil {
+		return err
+	}
+	written()
+	return manifest.Write(fsys, dir, m)`, `	if mutant.On("unlink-before-floor") {
+		if err := removeBelow(fsys, dir, m.FloorSegment); err != nil {
+			return err
+		}
+	}
+	if err := manifest.Write(fsys, dir, m); err != nil {
+		return err
+	}
+	written()
+	if mutant.On("floor-in-one-copy") {
+		return nil
+	}
+	return manifest.Write(fsys, dir, m)`},
+	{"wal/retain.go", `	if err := fsys.SyncDir(filepath.Clean(base)); err != nil {`, `	if mutant.On("removal-unsynced") {
+		return removeFolder(fsys, aside)
+	}
+	if err := fsys.SyncDir(filepath.Clean(base)); err != nil {`},
+	{"markers/markers.go", `	m.seq++
+	m.dropped++
+`, `	if mutant.On("marker-drop-untold") {
+		return
+	}
+	m.seq++
+	m.dropped++
+`},
+	{"markers/markers.go", `	if !s.going || s.bytes == 0 {`, `	if !s.going || s.bytes == 0 && !mutant.On("marker-snapshot-early") {`},
+	{"anchor/dirstore.go", `		if err := f.Datasync(); err != nil {`, `		if mutant.On("blob-unsynced") {
+			continue
+		}
+		if err := f.Datasync(); err != nil {`},
+	{"anchor/dirstore.go", `	if err := s.fsys.SyncDir(s.dir); err != nil {
+		return Blob{}, errors.Join(`, `	if mutant.On("blob-name-unsynced") {
+		return b, nil
+	}
+	if err := s.fsys.SyncDir(s.dir); err != nil {
+		return Blob{}, errors.Join(`},
+	{"snapshot.go", `	b, err := store.Put(ctx, snapshot)
+`, `	if mutant.On("anchor-first") {
+		if _, err := r.recordAnchor(ctx, Anchor{Covers: covers, Taken: taken, Size: 1, Ref: "soon"}); err != nil {
+			return Anchor{}, err
+		}
+	}
+	b, err := store.Put(ctx, snapshot)
 `},
 }

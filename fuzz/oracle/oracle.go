@@ -24,6 +24,8 @@ type History struct {
 	Runs      map[string]Run
 	Damaged   bool // durable bytes were damaged: a run may also be refused, with an error that says where
 	Unindexed bool // an index could not be written: it may be missing even after recovery
+
+	Gone map[string]bool // runs that a retention may have removed
 }
 
 // Run is what one run was asked to hold. Its durable watermark is at least Acked.
@@ -34,6 +36,8 @@ type Run struct {
 
 	Notes func() []entry.Note // what was submitted between the entries; nil: nothing is known of notes
 	Noted int                 // how many of them are acknowledged
+
+	Begins []uint64 // the seqs that it may begin at, if a retention has been at it; nil: 1. Read leaves the one that it has found
 }
 
 // Judge boots on what a fault has left and returns nil if every run is a byte-exact prefix of what was submitted,
@@ -51,7 +55,7 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	next := &History{Runs: map[string]Run{}, Damaged: h.Damaged, Unindexed: h.Unindexed}
+	next := &History{Runs: map[string]Run{}, Damaged: h.Damaged, Unindexed: h.Unindexed, Gone: h.Gone}
 	maps.Copy(next.Runs, h.Runs)
 	there := map[string]bool{}
 	for _, p := range run.Predecessors() {
@@ -83,7 +87,7 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 		next.Runs[p.Run] = was
 	}
 	for id, was := range h.Runs {
-		if was.Acked > 0 && !there[id] {
+		if was.Acked > 0 && !there[id] && !h.Gone[id] {
 			return fmt.Errorf("run %s is not there, but seq %d was acknowledged", id, was.Acked)
 		}
 	}
@@ -110,12 +114,18 @@ func (h *History) Judge(fsys vfs.FS, o runlog.Options, again int, crash func(vfs
 
 // Read reads a run from end to end without changing it, and returns how many entries it holds: an unbroken, byte-exact
 // prefix of what was submitted, and at least what was acknowledged. After an error the prefix is as true, but shorter.
+// Entries in front of where it may begin are counted as if they were there.
 func (r *Run) Read(fsys vfs.FS, dir string) (n uint64, err error) {
 	reader, err := runlog.OpenReader(dir, runlog.ReaderOptions{FS: fsys})
 	if err != nil {
 		return 0, err
 	}
 	defer reader.Close()
+	first := reader.FirstSeq()
+	if first != 1 && !slices.Contains(r.Begins, first) || first == 1 && r.Begins != nil && !slices.Contains(r.Begins, 1) {
+		return 0, False("it begins at seq %d, want one of %v", first, r.Begins)
+	}
+	n, r.Begins = first-1, []uint64{first}
 	published := int64(math.MinInt64)
 	for v, err := range reader.Scan(runlog.ScanOptions{}) {
 		if err != nil {

@@ -171,6 +171,14 @@ func (l *Log) readable() map[uint64]*Entry {
 	return m
 }
 
+// at is the entry with this seq of an undamaged run, nil if it has none.
+func (l *Log) at(seq uint64) *Entry {
+	if seq < l.floor || seq-l.floor >= uint64(len(l.Entries)) {
+		return nil
+	}
+	return &l.Entries[seq-l.floor]
+}
+
 // said reports whether an error names damage and where it is.
 func said(err error) bool {
 	var at *runlog.Error
@@ -215,13 +223,13 @@ func sameBackwards(l *Log, r *runlog.Reader, whole *Log) error {
 			break
 		}
 		e := entryOf(v.Clone())
-		if e.Seq != next || next == 0 || next > uint64(len(whole.Entries)) || !sameEntry(&e, &whole.Entries[next-1]) {
+		if e.Seq != next || whole.at(next) == nil || !sameEntry(&e, whole.at(next)) {
 			return fmt.Errorf("backwards: seq %d where %d should be: %+v", e.Seq, next, e)
 		}
 		next--
 	}
 	switch {
-	case end == nil && next == 0 && l.Open.Verdict == "": // each entry is verified by itself, so damage to a commit is not met
+	case end == nil && next == l.floor-1 && l.Open.Verdict == "": // each entry is verified by itself, so damage to a commit is not met
 	case end == nil:
 		return fmt.Errorf("backwards: ends at seq %d without an error, %+v", next, l.End)
 	case !l.End.Verdict.damaged() || !said(end):
@@ -293,7 +301,7 @@ func sameKeys(l *Log, r *runlog.Reader, whole *Log) error {
 				break
 			}
 			e := entryOf(v.Clone())
-			if e.Seq > uint64(len(whole.Entries)) || !sameEntry(&e, &whole.Entries[e.Seq-1]) {
+			if whole.at(e.Seq) == nil || !sameEntry(&e, whole.at(e.Seq)) {
 				return fmt.Errorf("History(%v) returns what was never written: %+v", k, e)
 			}
 			got = append(got, e.Seq)

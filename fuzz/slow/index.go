@@ -281,15 +281,19 @@ func (l *Log) dictionary(b []byte, salt uint64, at int64, d *dict, entries []Ent
 
 // checkFilters compares the filters with the segments that they cover: index.md, "Filters".
 func (l *Log) checkFilters() {
-	for span := uint32(4); span <= uint32(len(l.segs)); span *= 4 {
-		for last := span; last <= uint32(len(l.segs)); last += span {
+	end := l.first - 1 + uint32(len(l.segs))
+	for span := uint32(4); span <= end; span *= 4 {
+		for last := span; last <= end; last += span {
 			first := last - span + 1
+			if first < l.first {
+				continue // "filters that reach below the first segment are not used"
+			}
 			name := fmt.Sprintf("%08d-%08d.flt", first, last)
-			sealed := !slices.Contains(l.footers[first-1:last], nil)
+			sealed := !slices.Contains(l.footers[first-l.first:last-l.first+1], nil)
 			b, there := l.files[name]
 			switch {
 			case !sealed:
-			case !there && !l.over && l.lastFooter() == int(last)-1: // as for the index
+			case !there && !l.over && l.lastFooter() == int(last-l.first): // as for the index
 			case !there:
 				l.find(name, "filter is not there")
 			default:
@@ -308,7 +312,7 @@ func (l *Log) filter(b []byte, first, last uint32) string {
 	}
 	salts, inserted := uint64(0), uint64(0)
 	var keys []indexKey
-	for i := first - 1; i < last; i++ {
+	for i := first - l.first; i <= last-l.first; i++ {
 		salts = fmix64(salts + l.segs[i].salt)
 		for k := range postings(l.entriesOf(int(i))) {
 			keys = append(keys, k)

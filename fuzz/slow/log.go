@@ -83,6 +83,9 @@ type Log struct {
 	Findings []Finding
 
 	files    map[string][]byte
+	first    uint32 // number of the first segment that is part of the run: manifest.md, "Floor"
+	floor    uint64 // its first seq
+	baseTime *int64 // base_ended
 	resumed  uint64 // first seq behind the first damage from which reading can go on, 0: from none
 	lastGap  uint64 // first seq of the last damage
 	uncut    []int  // segments with bytes behind their footers
@@ -127,7 +130,8 @@ func number(name, ext string) (n uint32) {
 
 // Read reads a run: the files of its folder by name. Bytes are not changed, and not kept in what it returns.
 func Read(files map[string][]byte) *Log {
-	l := &Log{files: files, seqAt: map[uint64]uint64{}, kinds: map[uint64]string{}, dicts: map[string]*dict{}}
+	l := &Log{files: files, first: 1, floor: 1, seqAt: map[uint64]uint64{}, kinds: map[uint64]string{}, dicts: map[string]*dict{}}
+	l.readFloor()
 	l.End = l.walk()
 	l.checkManifest()
 	if !l.End.Verdict.damaged() { // else nobody asks
@@ -162,7 +166,7 @@ func (l *Log) walk() End {
 	if l.Run = l.manifestRun("manifest"); l.Run == "" {
 		l.Run = l.manifestRun("manifest.prev")
 	}
-	end := l.walkFrom(1)
+	end := l.walkFrom(l.first)
 	if !end.Verdict.damaged() {
 		l.Loose = nil // a torn tail is dropped
 		return end
@@ -290,6 +294,13 @@ func (l *Log) walkFrom(first uint32) End {
 				return l.end(Corrupt, name, 64, "identity")
 			}
 			l.last.chain = xxh64([]byte(l.Run)) // segment.md, prev_chain
+		} else if n == l.first { // "the state before the floor's segment is taken from its own start frame"
+			st, ok := s.startAt(s.headerSize)
+			if !ok || st.prevSeq+1 != l.floor {
+				return l.end(Corrupt, name, s.headerSize, "segment does not begin at the floor")
+			}
+			l.last = commit{ordinal: st.prevOrdinal, lastSeq: st.prevSeq, chain: st.prevChain, nextSalt: s.salt}
+			l.lastSalt, l.seqAt[st.prevOrdinal] = st.prevSalt, st.prevSeq
 		} else if s.salt != l.last.nextSalt {
 			return l.end(Corrupt, name, 16, "segment has another salt than the one before names")
 		} else if len(l.segs) > 0 && !bytes.Equal(s.identity, l.segs[0].identity) {

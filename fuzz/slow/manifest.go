@@ -2,6 +2,7 @@ package slow
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -30,6 +31,38 @@ func object(b []byte) (m map[string]any, err error) {
 	d.UseNumber()
 	err = d.Decode(&m)
 	return m, err
+}
+
+// readFloor reads where the run begins: manifest.md, "Floor". What is below is not part of the run, whether it is there or
+// not.
+func (l *Log) readFloor() {
+	text, why := manifestText(l.files["manifest"], "manifest")
+	if why != "" {
+		if text, why = manifestText(l.files["manifest.prev"], "manifest"); why != "" {
+			return
+		}
+	}
+	var m struct {
+		Segment uint32 `json:"floor_segment"`
+		Floor   uint64 `json:"floor"`
+		Digest  string `json:"base_digest"`
+		Ended   *int64 `json:"base_ended"`
+	}
+	if json.Unmarshal(text, &m) != nil || m.Segment < 2 {
+		return
+	}
+	l.first, l.floor, l.baseTime = m.Segment, m.Floor, m.Ended
+	l.last.lastSeq = m.Floor - 1
+	base, _ := hex.DecodeString(m.Digest)
+	copy(l.lastSHA[:], base)
+	files := map[string][]byte{}
+	for name, b := range l.files {
+		var n uint32
+		if _, err := fmt.Sscanf(name, "%08d", &n); err != nil || n >= m.Segment {
+			files[name] = b
+		}
+	}
+	l.files = files
 }
 
 // checkManifest compares the manifest with what the segments say: manifest.md, "The other fields".
@@ -79,9 +112,13 @@ func (l *Log) checkManifest() {
 		l.find("manifest", "the run is %v, but its last segment has no footer", m["status"])
 		return
 	}
-	want := map[string]any{"segments": fmt.Sprint(l.Segments), "digest": l.Digest}
+	want := map[string]any{"segments": fmt.Sprint(int(l.first) - 1 + l.Segments), "digest": l.Digest}
 	if n := len(l.Entries); n > 0 {
-		want["last_seq"], want["ended"] = fmt.Sprint(l.Entries[n-1].Seq), fmt.Sprint(l.maxInit())
+		ended := l.maxInit()
+		if l.baseTime != nil {
+			ended = max(ended, *l.baseTime)
+		}
+		want["last_seq"], want["ended"] = fmt.Sprint(l.Entries[n-1].Seq), fmt.Sprint(ended)
 	}
 	if l.Dropped > 0 {
 		want["dropped_bytes"] = fmt.Sprint(l.Dropped)

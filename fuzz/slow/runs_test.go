@@ -27,7 +27,10 @@ type prepared struct {
 	whole *Log    // what slow reads in it
 }
 
-const instance = "slow"
+const (
+	instance = "slow"
+	floored  = 2 // of the runs, the last ones, begin later
+)
 
 // prepare makes the runs, the same bytes each time.
 var prepare = sync.OnceValues(func() (runs []*prepared, err error) {
@@ -48,6 +51,8 @@ var prepare = sync.OnceValues(func() (runs []*prepared, err error) {
 		{"halted", Clean, func(m *maker) (vfs.FS, string, error) { return m.batches(10, 6000, stalled) }},
 		{"imported", Clean, (*maker).imported},
 		{"empty", Clean, func(m *maker) (vfs.FS, string, error) { return m.batches(0, 0, sealed) }},
+		{"begins later", Clean, func(m *maker) (vfs.FS, string, error) { return m.floored(sealed) }},
+		{"live, begins later", Clean, func(m *maker) (vfs.FS, string, error) { return m.floored(marked) }},
 	} {
 		fsys, dir, err := m.make(newMaker(uint64(i)))
 		if err != nil {
@@ -67,6 +72,7 @@ type maker struct {
 	rng *rand.Rand
 	mem *vfs.Mem
 	o   runlog.Options
+	log *wal.Log // that batches has made
 }
 
 type clock struct{ now atomic.Int64 }
@@ -142,6 +148,7 @@ func (m *maker) batches(n, most int, e ending) (vfs.FS, string, error) {
 	if _, err := log.DeclareKind("desk"); err != nil {
 		return nil, "", err
 	}
+	m.log = log
 	var b entry.Batch
 	seq := uint64(1)
 	appendBatch := func() error {
@@ -198,6 +205,19 @@ func (m *maker) batches(n, most int, e ending) (vfs.FS, string, error) {
 			err = log.Fail(manifest.Halt{Reason: manifest.ReasonStall, Stage: manifest.StageQueue})
 		}
 	}
+	return m.mem.Kill(), dir, err
+}
+
+// floored is a run whose first segments retention has removed.
+func (m *maker) floored(e ending) (vfs.FS, string, error) {
+	fsys, dir, err := m.batches(30, 12000, e)
+	if err != nil {
+		return nil, "", err
+	}
+	if e == sealed {
+		return fsys, dir, wal.RemoveBefore(fsys, dir, 4)
+	}
+	err = m.log.RemoveBefore(4)
 	return m.mem.Kill(), dir, err
 }
 

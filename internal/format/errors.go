@@ -24,6 +24,8 @@ var (
 	ErrNotRun = errors.New("not a run")
 	// ErrNotFound: no entry with that seq.
 	ErrNotFound = errors.New("no such entry")
+	// ErrRemoved: entries, or a run, that retention has removed. What is left is whole.
+	ErrRemoved = errors.New("removed by retention")
 	// ErrUnknownKind: a key kind that the run does not declare.
 	ErrUnknownKind = errors.New("undeclared key kind")
 	// ErrQuarantined: the run is quarantined.

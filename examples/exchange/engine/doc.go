@@ -5,10 +5,10 @@
 // the book. Gate last: a message leaves at or below the durable watermark, so no client ever knows more than the log.
 // Between the two the engine runs ahead of the disk without waiting for it.
 //
-// After a crash the log ends somewhere: behind an entry, not behind a command and all its events. Recover applies the
-// logged commands again, oldest run first. The book is deterministic, so the events come out again; each is compared
-// with the logged one. Those that the torn end has lost nobody has seen, because of the gate; Start captures them in
-// the new run.
+// After a crash the log ends somewhere: behind an entry, not behind a command and all its events. Package replay restores
+// the last snapshot and has the Replayer apply the logged commands behind it again, oldest run first. The book is
+// deterministic, so the events come out again; each is compared with the logged one. Those that the torn end has lost
+// nobody has seen, because of the gate; Start captures them in the new run.
 //
 // An Engine belongs to one goroutine.
 package engine

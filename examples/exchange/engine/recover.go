@@ -2,10 +2,14 @@ package engine
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 
+	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/examples/exchange/book"
 	"github.com/runlog-io/runlog/examples/exchange/flow"
@@ -26,11 +30,12 @@ func (e *RecoverError) Error() string { return fmt.Sprintf("run %s: seq %d: %v",
 
 func (e *RecoverError) Unwrap() error { return e.Err }
 
-// Recover applies one run's entries. Call it for each run of the chain, oldest first, before Start. If see is not nil,
-// it is called with each event that is in the log, after it was compared with the one the engine makes.
+// Recover applies one run's entries, without package replay and from the very first one. Call it for each run of the
+// chain, oldest first, before Start. If see is not nil, it is called with each event that is in the log, after it was
+// compared with the one the engine makes.
 func (e *Engine) Recover(run string, entries iter.Seq2[entry.View, error], see func(seq uint64, v Event)) error {
 	seq := uint64(0)
-	r := replay{Engine: e}
+	r := Replayer{Engine: e}
 	for v, err := range entries {
 		if err != nil {
 			return fmt.Errorf("run %s: after seq %d: %w", run, seq, err)
@@ -50,14 +55,49 @@ func (e *Engine) Recover(run string, entries iter.Seq2[entry.View, error], see f
 	return nil
 }
 
-// replay is the memory of one Recover.
-type replay struct {
+// Replayer is the engine as package replay sees it.
+type Replayer struct {
 	*Engine
+	See  func(run string, seq uint64, v Event) // called with each event after it was compared; may be nil
+	run  string
 	want []byte
 }
 
+// BeginRun implements replay.RunBeginner.
+func (r *Replayer) BeginRun(run string) error { r.run = run; return nil }
+
+// Reset implements replay.Applier.
+func (r *Replayer) Reset(context.Context) error {
+	n := New(r.seed)
+	r.book, r.mirrors = n.book, n.mirrors
+	r.commands, r.events, r.reports, r.strays = 0, 0, 0, 0
+	r.last, r.made, r.logged = n.last, r.made[:0], 0
+	return nil
+}
+
+// Restore implements replay.Applier.
+func (r *Replayer) Restore(_ context.Context, _ anchor.Anchor, snapshot io.Reader) error {
+	return r.restore(snapshot)
+}
+
+// Apply implements replay.Applier: commands are carried out again, and the events in the log are compared with those that
+// come of it.
+func (r *Replayer) Apply(v *entry.View) (applied bool, err error) {
+	event, err := r.entry(v)
+	if err == nil && r.See != nil && event.N != 0 {
+		r.See(r.run, v.Seq(), event)
+	}
+	return err == nil, err
+}
+
+// AppendStateHash implements replay.Hasher.
+func (r *Replayer) AppendStateHash(dst []byte) ([]byte, error) { return AppendHash(dst, r.Engine), nil }
+
+// AppendHash appends the state's hash in the form in which it is recorded in the log.
+func AppendHash(dst []byte, e *Engine) []byte { return binary.BigEndian.AppendUint64(dst, e.Hash()) }
+
 // entry applies one entry; if it is an event, it is returned.
-func (r *replay) entry(v *entry.View) (event Event, err error) {
+func (r *Replayer) entry(v *entry.View) (event Event, err error) {
 	typ := v.Type()
 	switch topic := v.Topic(); topic {
 	case TopicCommands:
@@ -79,7 +119,7 @@ func (r *replay) entry(v *entry.View) (event Event, err error) {
 	}
 }
 
-func (r *replay) command(v *entry.View, typ string) error {
+func (r *Replayer) command(v *entry.View, typ string) error {
 	c := flow.Command{At: v.TsInit()}
 	if err := decodeCommand(v.Payload(), &c); err != nil {
 		return err
@@ -100,7 +140,7 @@ func (r *replay) command(v *entry.View, typ string) error {
 }
 
 // compare checks a logged event against the one that was made again.
-func (r *replay) compare(v *entry.View, typ string) (Event, error) {
+func (r *Replayer) compare(v *entry.View, typ string) (Event, error) {
 	if r.Missing() == 0 {
 		return Event{}, fmt.Errorf("%s after all events of command %d: %w", typ, r.last.N, ErrDiverged)
 	}
