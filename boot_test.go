@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
 	"github.com/runlog-io/runlog/vfs"
@@ -266,7 +267,11 @@ func TestARunOfANewerVersionStopsTheBoot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		mem, healthy := killed(t, newMem(), 3)
 		mem, newer := killed(t, mem, 3)
-		must(t, must1(mem.Create(newer.Dir()+"/00000001.segz")).Close())
+		f := must1(mem.Open(newer.Dir() + "/" + segment.FileName(1)))
+		b := make([]byte, segment.BlockSize)
+		format.SealHeader(b, format.MagicSegment, segment.Version+1, 7)
+		must1(f.WriteAt(b, 0))
+		must(t, errors.Join(f.Datasync(), f.Close()))
 		o := options(mem)
 		_, err := runlog.Open(t.Context(), o)
 		wantIs(t, err, runlog.ErrUndecided, runlog.ErrVersion)

@@ -43,6 +43,9 @@ func NewImport(o Options) (*Import, error) {
 	if err := o.resolve(); err != nil {
 		return nil, err
 	}
+	if o.ContinueFrom != "" {
+		return nil, fmt.Errorf("%w: option ContinueFrom: an import continues no run", ErrInvalid)
+	}
 	o.WarnAfter, o.HaltAfter, o.IdleMark = -1, -1, -1
 	base := filepath.Join(o.Dir, o.Instance)
 	if err := o.FS.MkdirAll(base); err != nil {

@@ -173,6 +173,8 @@ func TestLC27AMissingRunInAMissingFolderMakesNoFolder(t *testing.T) {
 		if n := mem.Ops(vfs.OpChange); n != 0 {
 			t.Fatalf("%d operations that change something", n)
 		}
+		_, err = runlog.NewImport(o) // which continues nothing
+		wantIs(t, err, runlog.ErrInvalid)
 		o.ContinueFrom = "../elsewhere"
 		_, err = runlog.Open(t.Context(), o)
 		wantIs(t, err, runlog.ErrInvalid)

@@ -37,6 +37,10 @@ type (
 	Level = wal.Level
 	// TimeField says which time a scan's bounds are about.
 	TimeField = wal.TimeField
+	// Compression says whether and how sealed segments are compressed.
+	Compression = wal.Compression
+	// Codec is how blocks of a compressed segment are compressed.
+	Codec = wal.Codec
 	// HaltError says why a run halted.
 	HaltError = writer.HaltError
 	// HaltReason is why a run halted, in a word.
@@ -57,7 +61,7 @@ type (
 	Error = format.Error
 )
 
-// Built-in key kinds, levels, time fields, policies, reasons to halt, and states of a run.
+// Built-in key kinds, levels, time fields, codecs, policies, reasons to halt, and states of a run.
 const (
 	ClientOrderID = entry.ClientOrderID
 	VenueOrderID  = entry.VenueOrderID
@@ -67,6 +71,10 @@ const (
 	Written      = wal.Written
 	ByPublish    = wal.ByPublish
 	ByInit       = wal.ByInit
+
+	NoCodec = wal.NoCodec
+	Zstd    = wal.Zstd
+	S2      = wal.S2
 
 	SyncEachCommit = writer.SyncEachCommit
 	SyncInterval   = writer.SyncInterval
@@ -137,6 +145,11 @@ type Options struct {
 	SegmentBytes      int64 // planned size of a segment; 0: 64 MiB; 64 KiB to 4 GiB
 	FirstSegmentBytes int64 // of the first one, made while Open waits; 0: 4 MiB, or SegmentBytes if less; later ones grow fourfold up to SegmentBytes
 
+	// Compress has sealed segments compressed in the background while the run is open: zero, the default, does not, since that
+	// takes up to half of a processor, and costs whoever reads there later. Commits and seals do not wait for it, nor does Close:
+	// what is left, and the last segment, stay plain until a later pass (runlog compress).
+	Compress Compression
+
 	QueueBytes   int // of drafts waiting for the next commit; 0: 4 MiB; up to twice that is in memory
 	QueueEntries int // the same in entries; 0: 65536
 	BatchBytes   int // of one commit; 0: 1 MiB; cut to a quarter of FirstSegmentBytes
@@ -188,6 +201,9 @@ func (o *Options) resolve() error {
 			return fmt.Errorf("option Kinds: %w", err)
 		}
 	}
+	if err := o.Compress.Check(); err != nil {
+		return fmt.Errorf("option Compress: %w", err)
+	}
 	id := o.identity(manifest.NewRunID(0, "", 0), "", manifest.OriginEngine, 0)
 	if _, err := manifest.EncodeIdentity(id); err != nil {
 		return err
@@ -213,7 +229,7 @@ func (o *Options) kinds() []manifest.KeyKind {
 func (o *Options) wal(dir string, m manifest.Manifest) wal.Options {
 	return wal.Options{
 		FS: o.FS, Dir: dir, Manifest: m, SegmentBytes: o.SegmentBytes, FirstBytes: o.FirstSegmentBytes,
-		Clock: o.Clock, Salts: o.Salts, NoSync: o.Sync == SyncNever, Inline: o.Synchronous,
+		Clock: o.Clock, Salts: o.Salts, NoSync: o.Sync == SyncNever, Inline: o.Synchronous, Compress: o.Compress,
 		Warn: func(err error) {
 			o.Logger.Warn("runlog: housework", "error", err)
 			if o.OnWarn != nil {

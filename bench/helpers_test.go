@@ -262,7 +262,7 @@ func (u *diskUse) add(tb testing.TB, dir string) {
 			return err
 		}
 		switch ext := filepath.Ext(path); {
-		case ext == ".seg":
+		case ext == ".seg", ext == ".segz":
 			u.segments += info.Size()
 		case !strings.Contains(filepath.Base(path), "manifest"):
 			u.indexes += info.Size()

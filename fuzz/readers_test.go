@@ -60,17 +60,21 @@ type busy struct {
 	fs      vfs.FS
 	total   uint64 // entries, RunStarted and RunEnded included
 	read    atomic.Int64
-	tails   sync.WaitGroup // those through the Run that have not caught up yet
+	tails   sync.WaitGroup // those through the Run that have not caught up yet, and what else Close waits for
 	closing atomic.Bool
 	over    chan struct{} // closed when the writer is done
 }
 
 // readers lets readers of every kind go beside a writer that rotates and seals all the time. A case is an entry read.
 func readers(c *matrix.Cases, dir string, fsys vfs.FS) error {
-	o := runlog.Options{
+	return readersBeside(c, runlog.Options{
 		Dir: dir, Instance: "busy", FS: fsys, SegmentBytes: 64 << 10, CommitDelay: 100 * time.Microsecond,
 		WarnAfter: -1, HaltAfter: -1,
-	}
+	}, nil)
+}
+
+// readersBeside is readers, with any options, and with more work beside, for which Close waits.
+func readersBeside(c *matrix.Cases, o runlog.Options, more func(context.Context, *busy) error) error {
 	run, err := runlog.Open(context.Background(), o)
 	if err != nil {
 		return err
@@ -86,6 +90,16 @@ func readers(c *matrix.Cases, dir string, fsys vfs.FS) error {
 		{"writer", b.write}, {"scan", b.scan}, {"get", b.get}, {"look-up", b.lookUp}, {"outside", b.outside},
 		{"tail of durable entries", b.tail(runlog.Durable)}, {"tail of written entries", b.tail(runlog.Written)},
 		{"tail from outside", b.tailOutside},
+	}
+	if more != nil {
+		b.tails.Add(1)
+		jobs = append(jobs, struct {
+			name string
+			do   func(context.Context, *rand.Rand) error
+		}{"beside", func(ctx context.Context, _ *rand.Rand) error {
+			defer b.tails.Done()
+			return more(ctx, b)
+		}})
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex

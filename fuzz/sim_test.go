@@ -184,7 +184,7 @@ func (s *sim) createLog(background func(task func())) (*wal.Log, *oracle.Submitt
 		return nil, nil, err
 	}
 	log, err := wal.Create(wal.Options{
-		FS: s.mem, Dir: dir, SegmentBytes: 64 << 10, FirstBytes: 64 << 10, Clock: s.o.Clock, Salts: s.o.Salts, Inline: background == nil, Background: background,
+		FS: s.mem, Dir: dir, SegmentBytes: 64 << 10, FirstBytes: 64 << 10, Clock: s.o.Clock, Salts: s.o.Salts, Inline: background == nil, Background: background, Compress: s.o.Compress,
 		Manifest: manifest.Manifest{Identity: manifest.Identity{Run: id, Instance: s.o.Instance, Origin: manifest.OriginEngine}},
 	})
 	if err != nil {
@@ -305,9 +305,12 @@ func (s *sim) judge(left *vfs.Mem, r *rand.Rand) error {
 }
 
 // everywhere runs a load and crashes it at each operation that changes the disk, in three ways.
-func everywhere(c *matrix.Cases) (err error) {
-	s := newSim(c.Seed)
+func everywhere(c *matrix.Cases) error { return newSim(c.Seed).everywhere(c, func() {}) }
+
+// everywhere calls see at each of the operations, too.
+func (s *sim) everywhere(c *matrix.Cases, see func()) (err error) {
 	s.fault = func(n int64) {
+		see()
 		for salt := range uint64(3) {
 			if err == nil && c.Next() {
 				err = s.crashTest(n, salt)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-
-	"github.com/runlog-io/runlog/internal/format"
 )
 
 // Footer ends a sealed segment.
@@ -109,7 +107,7 @@ func ReadFooter(f ReaderAt, size int64, h *Header) (ft Footer, ok bool, err erro
 		if errors.Is(err, io.EOF) {
 			return ft, false, nil
 		}
-		return ft, false, &format.Error{Offset: off, Why: "reading the footer", Err: err}
+		return ft, false, readError("", off, "reading the footer", err)
 	}
 	ft, ok = DecodeFooter(b[:], h.Salt, off)
 	return ft, ok, nil

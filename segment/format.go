@@ -173,7 +173,7 @@ func ReadHeader(f ReaderAt, path string) (Header, error) {
 	b := make([]byte, BlockSize)
 	n, err := f.ReadAt(b, 0)
 	if n < len(b) && err != nil && !errors.Is(err, io.EOF) {
-		return Header{}, &format.Error{Path: path, Offset: 0, Why: "reading the header", Err: err}
+		return Header{}, readError(path, 0, "reading the header", err)
 	}
 	size, err := format.HeaderSize(path, b[:n], format.MagicSegment)
 	if err != nil {
@@ -182,7 +182,7 @@ func ReadHeader(f ReaderAt, path string) (Header, error) {
 	if size > n {
 		b = make([]byte, size)
 		if n, err = f.ReadAt(b, 0); n < size && err != nil && !errors.Is(err, io.EOF) {
-			return Header{}, &format.Error{Path: path, Offset: 0, Why: "reading the header", Err: err}
+			return Header{}, readError(path, 0, "reading the header", err)
 		}
 	}
 	p, err := format.OpenHeader(path, b[:n], format.MagicSegment, Version)
@@ -199,6 +199,14 @@ func ReadHeader(f ReaderAt, path string) (Header, error) {
 	}
 	h.Identity = b[hdrIdentity : hdrIdentity+idn]
 	return h, nil
+}
+
+// readError locates an error of a read, unless the reader has done so: a compressed segment knows better what is damaged.
+func readError(path string, off int64, why string, err error) error {
+	if at := (*format.Error)(nil); errors.As(err, &at) {
+		return err
+	}
+	return &format.Error{Path: path, Offset: off, Why: why, Err: err}
 }
 
 // mixHead is the value that a frame's check and sum derive from.

@@ -14,6 +14,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -75,7 +76,7 @@ func (s *stats) add(tsInit, tsPublish int64) {
 // segment checks segment n and leaves in v.c what the next one must continue.
 func (v *verifier) segment(n uint32) error {
 	path := v.path(segment.FileName(n))
-	f, err := v.fsys.OpenRead(path)
+	f, err := compressed.OpenSegment(v.fsys, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if moved, err := v.floorMoved(n); moved || err != nil {
 			return err
@@ -89,8 +90,10 @@ func (v *verifier) segment(n uint32) error {
 		return err
 	}
 	defer f.Close()
+	path = f.Name()
+	z, packed := f.(*compressed.File)
 	size, err := f.Size()
-	if err != nil {
+	if err != nil && !packed { // what is wrong with a compressed one comes with its header
 		return err
 	}
 	v.rep.Bytes += size
@@ -106,6 +109,11 @@ func (v *verifier) segment(n uint32) error {
 		s.unreadable(max(size-segment.FooterSize, 0), min(size, segment.FooterSize), err)
 	} else if err != nil {
 		return err
+	}
+	if packed && s.h.Identity != nil { // a header that was read, not guessed
+		if err := z.Check(&s.h); err != nil {
+			v.problem(KindBlock, path, err)
+		}
 	}
 	s.strict = s.sealed || v.sealed
 	s.limit = size
@@ -138,6 +146,10 @@ func (s *seg) unreadable(off, n int64, err error) {
 		return
 	}
 	s.lost = off + n
+	if at := (*format.Error)(nil); errors.As(err, &at) && errors.Is(err, format.ErrCorrupt) { // of a compressed segment
+		s.v.find(KindBlock, at.Path, at.Offset, 0, 0, at.Why)
+		return
+	}
 	s.v.find(KindRead, s.path, off, 0, 0, fmt.Sprintf("%d bytes cannot be read: %v", n, err))
 }
 
@@ -207,6 +219,10 @@ func (s *seg) guessHeader(f vfs.File) bool {
 	if n == len(raw) {
 		salts = append(salts, binary.LittleEndian.Uint64(raw[16:]))
 		sizes = append(sizes, int64(binary.LittleEndian.Uint32(raw[12:])))
+	}
+	if z, ok := f.(*compressed.File); ok && z.Err() == nil {
+		start, _ := z.Bounds()
+		salts, sizes = append(salts, z.Salt()), append(sizes, start)
 	}
 	var b [segment.StartSize]byte
 	for _, salt := range salts {

@@ -12,6 +12,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 )
 
 // tail judges what stands at off, behind the last batch of a segment that has no footer at its end, or inside the
@@ -307,7 +308,7 @@ func (v *verifier) checkKeys(f *index.Filter, path string, in *sealedSeg) error 
 // index.
 func (v *verifier) nextSealed(n uint32) bool {
 	path := v.path(segment.FileName(n + 1))
-	f, err := v.fsys.OpenRead(path)
+	f, err := compressed.OpenSegment(v.fsys, path)
 	if err != nil {
 		return false
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -44,6 +45,7 @@ const (
 	KindIndex      Kind = "index"      // an index file: missing, damaged, or not what its segment says
 	KindFilter     Kind = "filter"     // a filter file: the same
 	KindExtra      Kind = "extra"      // a file of the log that should not be there
+	KindBlock      Kind = "block"      // a block of a compressed segment, or the index of its blocks
 	KindRead       Kind = "read"       // the medium does not give bytes of a segment back
 )
 
@@ -247,12 +249,18 @@ func (v *verifier) list() ([]uint32, error) {
 			if fi, err := v.fsys.Stat(v.path(name)); err == nil {
 				v.total += fi.Size()
 			}
+		} else if n, ok := compressed.ParseFileName(name); ok {
+			if len(nums) > 0 && nums[len(nums)-1] == n { // the list is by name: the plain one comes first
+				v.beside(name)
+				continue
+			}
+			nums = append(nums, n)
+			v.names[segment.FileName(n)] = true // the segment is there, whatever its form
+			v.total += v.plainSize(name)
 		} else if n, ok := index.ParseFileName(name); ok {
 			v.indexes[n] = true
 		} else if r, ok := index.ParseFilterName(name); ok {
 			v.filters = append(v.filters, r)
-		} else if strings.HasSuffix(name, ".segz") {
-			return nil, &format.Error{Path: v.path(name), Offset: -1, Why: "compressed segments", Err: format.ErrVersion}
 		} else if strings.HasSuffix(name, ".tmp") {
 			v.note("%s: unfinished work of a process that died, or is at it", name)
 		} else if !known(name) && name[0] != '.' {
@@ -283,7 +291,7 @@ func (v *verifier) segments(nums []uint32) error {
 			continue // removed since the check began
 		}
 		if n > next {
-			if !v.sealed && v.appeared(next) { // a folder that changes is not listed as of one moment
+			if v.appeared(next) { // a folder that changes is not listed as of one moment
 				nums = append(nums[:i], append([]uint32{next}, nums[i:]...)...)
 				i--
 				continue
@@ -327,11 +335,52 @@ const maxNew = 64
 // appeared reports whether a segment is there now that the listing did not have.
 func (v *verifier) appeared(n uint32) bool {
 	name := segment.FileName(n)
-	if _, err := v.fsys.Stat(v.path(name)); err != nil {
+	f, err := compressed.OpenSegment(v.fsys, v.path(name))
+	if err != nil {
 		return false
 	}
+	_ = f.Close()
 	v.names[name] = true
 	return true
+}
+
+// plainSize is how much of a compressed segment is checked: the plain file's size.
+func (v *verifier) plainSize(name string) (size int64) {
+	if z, err := compressed.Open(v.fsys, v.path(name)); err == nil {
+		size, _ = z.Size()
+		_ = z.Close()
+	}
+	return size
+}
+
+// beside looks at a compressed file whose plain one is there, too, and counts: a pass was interrupted, or is at it.
+func (v *verifier) beside(name string) {
+	z, err := compressed.Open(v.fsys, v.path(name))
+	if err == nil {
+		defer z.Close()
+		err = v.wholeCopy(z)
+	}
+	state := "it is whole"
+	if err != nil {
+		state = "it is damaged: " + detail(err)
+	}
+	v.note("%s: beside the plain file, which counts; %s", name, state)
+}
+
+// wholeCopy reads a compressed segment through against its own footer.
+func (v *verifier) wholeCopy(z *compressed.File) error {
+	size, err := z.Size()
+	if err != nil {
+		return err
+	}
+	p, err := compressed.ReadPlain(z, z.Name(), size)
+	if err == nil {
+		err = z.Check(&p.Header)
+	}
+	if err == nil {
+		err = compressed.VerifyContent(z, z.Name(), p, v.ctx.Err)
+	}
+	return err
 }
 
 // missing reports a gap in the segments' numbers. What follows is checked by its own word.

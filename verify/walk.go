@@ -9,6 +9,7 @@ import (
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 )
 
 // frameState says what stands at an offset.
@@ -401,7 +402,7 @@ func (s *seg) skip(b *batch, off, at int64, seq uint64, why string) (batch, erro
 // lastSeqOf is the last seq of segment n, as far as the next one, or the manifest, tells; 0 if neither does.
 func (v *verifier) lastSeqOf(n uint32) uint64 {
 	path := v.path(segment.FileName(n + 1))
-	if f, err := v.fsys.OpenRead(path); err == nil {
+	if f, err := compressed.OpenSegment(v.fsys, path); err == nil {
 		defer f.Close()
 		if h, err := segment.ReadHeader(f, path); err == nil {
 			b := make([]byte, segment.StartSize)
@@ -449,12 +450,15 @@ func (s *seg) provenDamage(off int64) (bool, error) {
 	}
 	for n := s.number + 1; s.v.names[segment.FileName(n)] && durable <= s.chain.Ordinal; n++ {
 		path := s.v.path(segment.FileName(n))
-		f, err := s.v.fsys.OpenRead(path)
+		f, err := compressed.OpenSegment(s.v.fsys, path)
 		if err != nil {
 			return false, err
 		}
 		h, herr := segment.ReadHeader(f, path)
-		size, err := f.Size()
+		size := int64(0)
+		if herr == nil {
+			size, err = f.Size()
+		}
 		if herr == nil && err == nil {
 			unreadable := func(int64, int64, error) {} // filed when the segment's turn comes
 			later := seg{v: s.v, path: path, h: h, w: window{f: f, limit: size, unreadable: unreadable}}

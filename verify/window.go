@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 )
 
 // windowSize is how much is read at a time.
@@ -84,9 +85,12 @@ const mediumBlock = 4096
 // read is ReadAt, without io.EOF, and with zeros in place of what the medium does not give back.
 func (w *window) read(b []byte, off int64) (int, error) {
 	n, err := w.f.ReadAt(b, off)
+	var lost *compressed.LostError
 	switch {
 	case err == nil || errors.Is(err, io.EOF):
 		return n, nil
+	case w.unreadable != nil && errors.As(err, &lost):
+		return w.around(b, off)
 	case w.unreadable == nil || !errors.Is(err, syscall.EIO):
 		return 0, err
 	}
@@ -103,6 +107,27 @@ func (w *window) read(b []byte, off int64) (int, error) {
 			return 0, err
 		}
 		at = end
+	}
+	return len(b), nil
+}
+
+// around reads a compressed segment with zeros in place of what is lost of it.
+func (w *window) around(b []byte, off int64) (int, error) {
+	for at := 0; at < len(b); {
+		n, err := w.f.ReadAt(b[at:], off+int64(at))
+		at += n
+		var lost *compressed.LostError
+		switch {
+		case errors.Is(err, io.EOF):
+			return at, nil
+		case errors.As(err, &lost):
+			end := int(min(lost.To-off, int64(len(b))))
+			clear(b[at:end])
+			w.unreadable(lost.From, lost.To-lost.From, err)
+			at = end
+		case err != nil:
+			return 0, err
+		}
 	}
 	return len(b), nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -506,8 +507,12 @@ func TestFoldersThatAreNoRunsHaveTheirOwnErrors(t *testing.T) { // DB2 DB3 DB18 
 		want   error
 	}{
 		"newer segment version": {version(segment.FileName(1)), format.ErrVersion},
-		"a compressed segment": {func(m *vfs.Mem) {
-			if _, err := m.Create(runDir + "/00000001.segz"); err != nil {
+		"newer version of a compressed segment": {func(m *vfs.Mem) {
+			edit(t, m, segment.FileName(1), func(b []byte) []byte {
+				format.SealHeader(b[:4096], format.MagicCompressed, compressed.Version+1, 0)
+				return b
+			})
+			if err := m.Rename(filepath.Join(runDir, segment.FileName(1)), filepath.Join(runDir, compressed.FileName(1))); err != nil {
 				t.Fatal(err)
 			}
 		}, format.ErrVersion},

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -41,18 +41,21 @@ type state struct {
 	halt      *manifest.Halt
 }
 
-// listSegments returns the numbers of the segments in dir, ascending.
-func listSegments(fsys vfs.FS, dir string) ([]uint32, error) {
+// listSegments returns the segments in dir, plain or compressed, by number. Where both are there the plain one counts.
+func listSegments(fsys vfs.FS, dir string) ([]*segRef, error) {
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var list []uint32
-	for _, e := range names {
-		if n, ok := segment.ParseFileName(e.Name()); ok && !e.IsDir() {
-			list = append(list, n)
-		} else if strings.HasSuffix(e.Name(), ".segz") {
-			return nil, &format.Error{Path: filepath.Join(dir, e.Name()), Offset: -1, Why: "compressed segments", Err: format.ErrVersion}
+	var list []*segRef
+	for _, e := range names { // by name: the plain one comes first
+		n, ok := segment.ParseFileName(e.Name())
+		if !ok {
+			n, ok = compressed.ParseFileName(e.Name())
+			ok = ok && (len(list) == 0 || list[len(list)-1].number != n)
+		}
+		if ok && !e.IsDir() {
+			list = append(list, &segRef{number: n, path: filepath.Join(dir, e.Name())})
 		}
 	}
 	return list, nil
@@ -61,23 +64,23 @@ func listSegments(fsys vfs.FS, dir string) ([]uint32, error) {
 // examine reads a run's folder from its floor on: the footers from the end backwards, and every segment behind the last
 // footer whole. A non-nil error means that it could not be read; damage to the log is reported in the state.
 func examine(fsys vfs.FS, dir string, from floor, runID func(h *segment.Header) string) (*state, error) {
-	nums, err := listSegments(fsys, dir)
+	list, err := listSegments(fsys, dir)
 	if err != nil {
 		return nil, err
 	}
-	nums = slices.DeleteFunc(nums, func(n uint32) bool { return n < from.segment }) // retention had no time to remove them
-	if len(nums) == 0 {
+	list = slices.DeleteFunc(list, func(ref *segRef) bool { return ref.number < from.segment }) // retention had no time to remove them
+	if len(list) == 0 {
 		return nil, &format.Error{Path: dir, Offset: -1, Why: "no segment files", Err: format.ErrNotRun}
 	}
 	st := &state{set: &segSet{floor: from}}
 	next := from.segment
-	for _, n := range nums {
-		if n != next {
+	for _, ref := range list {
+		if ref.number != next {
 			st.gone = true
 			st.set.segs = append(st.set.segs, &segRef{number: next, gone: true, path: filepath.Join(dir, segment.FileName(next))})
 		}
-		st.set.segs = append(st.set.segs, &segRef{number: n, path: filepath.Join(dir, segment.FileName(n))})
-		next = n + 1
+		st.set.segs = append(st.set.segs, ref)
+		next = ref.number + 1
 	}
 	return st, st.read(fsys, runID)
 }
@@ -173,7 +176,7 @@ func (st *state) resume(fsys vfs.FS, i int, runID func(h *segment.Header) string
 		if segs[k].gone {
 			continue
 		}
-		f, err := fsys.OpenRead(segs[k].path)
+		f, err := compressed.OpenSegment(fsys, segs[k].path)
 		if err != nil {
 			return 0, missing(segs[k].path, err)
 		}
@@ -222,12 +225,12 @@ func beginning(f vfs.File, ref *segRef, runID func(h *segment.Header) string) (*
 }
 
 func infoOf(fsys vfs.FS, ref *segRef, runID func(h *segment.Header) string) (*sealedInfo, error) {
-	f, err := fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fsys, ref.path)
 	if err != nil {
 		return nil, missing(ref.path, err)
 	}
 	defer f.Close()
-	in, err := readInfo(f, ref.path)
+	in, err := readInfo(f, f.Name())
 	if err == nil {
 		err = belongs(&in.header, ref, runID(&in.header))
 	}
@@ -242,7 +245,7 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 	if ref.gone {
 		return true, st.damaged(notThere(ref.path))
 	}
-	f, err := fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fsys, ref.path)
 	if err != nil {
 		return false, missing(ref.path, err)
 	}
@@ -270,7 +273,7 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 		}
 		st.chain = *start
 	}
-	o := newOpenSeg(ref.path, h, f, st.chain)
+	o := newOpenSeg(f.Name(), h, f, st.chain)
 	ref.open.Store(o)
 	st.open = append(st.open, o)
 	stop, err := o.advance(0)
@@ -366,7 +369,7 @@ func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
 		if ref.number <= n || ref.gone {
 			continue
 		}
-		f, err := fsys.OpenRead(ref.path)
+		f, err := compressed.OpenSegment(fsys, ref.path)
 		if err != nil {
 			return missing(ref.path, err)
 		}
@@ -437,10 +440,14 @@ func readPieces(f vfs.File, from, to int64, visit func(b []byte, off int64)) err
 	buf := make([]byte, min(4*windowSize, max(to-from, 0)))
 	for off := from; off < to; {
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), to-off)], off)
+		visit(buf[:n], off)
+		if behind := behindLost(err, off); behind > off { // of what is lost of a compressed segment nothing is evidence
+			off = behind
+			continue
+		}
 		if n == 0 {
 			return err
 		}
-		visit(buf[:n], off)
 		if off += int64(n); off >= to {
 			break
 		}
@@ -467,7 +474,7 @@ func (st *state) beyond(fsys vfs.FS, i int) error {
 			continue
 		}
 		st.extra = append(st.extra, ref.path)
-		f, err := fsys.OpenRead(ref.path)
+		f, err := compressed.OpenSegment(fsys, ref.path)
 		if err != nil {
 			return missing(ref.path, err)
 		}

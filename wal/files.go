@@ -15,6 +15,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -68,11 +69,12 @@ func (s *segSet) index(n uint32) int {
 // files opens and maps finished segments and their indexes, keeps the most recently used ones, and never unmaps what
 // is pinned.
 type files struct {
-	fsys vfs.FS
-	dir  string
-	keep int
-	run  string      // whose segments they are; "" while that is not known
-	warn func(error) // a damaged index or filter that was worked around
+	fsys   vfs.FS
+	dir    string
+	keep   int
+	run    string      // whose segments they are; "" while that is not known
+	blocks *blockCache // of compressed segments
+	warn   func(error) // a damaged index or filter that was worked around
 
 	mu     sync.Mutex
 	closed bool
@@ -89,7 +91,9 @@ type mapped struct {
 	err    error
 	path   string
 	data   vfs.Mapping
-	bytes  []byte // the segment's content, footer excluded
+	bytes  []byte // the segment's content, footer excluded; nil: it is compressed
+	packed *compressed.File
+	blocks *blockCache
 	salt   uint64
 	info   *sealedInfo
 	ix     atomic.Pointer[segIndex] // replaced when the file turns out to be damaged
@@ -100,6 +104,10 @@ type mapped struct {
 }
 
 func (m *mapped) close() {
+	if m.packed != nil {
+		m.blocks.forget(m)
+		_ = m.packed.Close()
+	}
 	if m.data != nil {
 		_ = m.data.Close()
 	}
@@ -112,7 +120,7 @@ func (m *mapped) close() {
 }
 
 func newFiles(fsys vfs.FS, dir string, keep int, warn func(error)) *files {
-	return &files{fsys: fsys, dir: dir, keep: keep, warn: warn, byKey: make(map[string]*mapped)}
+	return &files{fsys: fsys, dir: dir, keep: keep, warn: warn, byKey: make(map[string]*mapped), blocks: newBlockCache(blockCacheBytes)}
 }
 
 // held pins what is already mapped under key; nil if nothing is. It does not allocate.
@@ -180,6 +188,24 @@ func (fs *files) unpin(m *mapped) {
 	}
 }
 
+// forget lets go of what is mapped under key, whose file has been replaced: at once, or when it is unpinned.
+func (fs *files) forget(key string) {
+	fs.mu.Lock()
+	m := fs.byKey[key]
+	if m == nil || m.elem == nil {
+		fs.mu.Unlock()
+		return
+	}
+	delete(fs.byKey, key)
+	fs.lru.Remove(m.elem)
+	m.elem = nil
+	idle := m.pins == 0
+	fs.mu.Unlock()
+	if idle {
+		m.close()
+	}
+}
+
 // closeAll unmaps everything; what is pinned goes when it is unpinned.
 func (fs *files) closeAll() {
 	fs.mu.Lock()
@@ -205,12 +231,12 @@ func (fs *files) loadInfo(ref *segRef) (*sealedInfo, error) {
 	if in := ref.info.Load(); in != nil {
 		return in, nil
 	}
-	f, err := fs.fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fs.fsys, ref.path)
 	if err != nil {
 		return nil, missing(ref.path, err)
 	}
 	defer f.Close()
-	in, err := readInfo(f, ref.path)
+	in, err := readInfo(f, f.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -276,23 +302,14 @@ func (fs *files) loadSegment(ref *segRef, m *mapped) error {
 	if err != nil {
 		return err
 	}
-	f, err := fs.fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fs.fsys, ref.path)
 	if err != nil {
 		return missing(ref.path, err)
 	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
+	m.path, m.salt, m.info = f.Name(), in.header.Salt, in
+	if err := m.take(f, fs.blocks); err != nil {
 		return err
 	}
-	if size < in.footer.ContentEnd {
-		return &format.Error{Path: ref.path, Offset: size, Why: "the file was cut short", Err: format.ErrCorrupt}
-	}
-	m.data, err = f.Map(in.footer.ContentEnd)
-	if err != nil {
-		return &format.Error{Path: ref.path, Offset: -1, Why: "map", Err: err}
-	}
-	m.path, m.bytes, m.salt, m.info = ref.path, m.data.Bytes(), in.header.Salt, in
 	path := filepath.Join(fs.dir, index.FileName(ref.number))
 	m.fix = func(cause error) (segIndex, error) {
 		fs.warn(&format.Error{Path: path, Offset: -1, Why: "the index is built again in memory", Err: cause})
@@ -315,6 +332,30 @@ func (fs *files) loadSegment(ref *segRef, m *mapped) error {
 		return err
 	}
 	m.setIndex(&fileIndex{File: m.file})
+	return nil
+}
+
+// take maps the segment's file, or keeps it open if it is compressed.
+func (m *mapped) take(f vfs.File, blocks *blockCache) error {
+	size, err := f.Size()
+	if err == nil && size < m.info.footer.ContentEnd {
+		err = &format.Error{Path: m.path, Offset: size, Why: "the file was cut short", Err: format.ErrCorrupt}
+	}
+	if z, ok := f.(*compressed.File); ok && err == nil {
+		if _, end := z.Bounds(); end == m.info.footer.ContentEnd {
+			m.packed, m.blocks = z, blocks
+			return nil
+		}
+		err = &format.Error{Path: m.path, Offset: 0, Why: "not the file whose footer was read", Err: format.ErrCorrupt}
+	}
+	defer f.Close()
+	if err != nil {
+		return err
+	}
+	if m.data, err = f.Map(m.info.footer.ContentEnd); err != nil {
+		return &format.Error{Path: m.path, Offset: -1, Why: "map", Err: err}
+	}
+	m.bytes = m.data.Bytes()
 	return nil
 }
 
@@ -347,11 +388,12 @@ func indexWant(h *segment.Header, ft *segment.Footer) index.Want {
 // the last one carries none, so damage to it does not matter here. With an error there may be a segment too, with the
 // batches in front of the damage.
 func rebuild(fsys vfs.FS, path string, in *sealedInfo) (*openSeg, error) {
-	f, err := fsys.OpenRead(path)
+	f, err := compressed.OpenSegment(fsys, path)
 	if err != nil {
 		return nil, missing(path, err)
 	}
 	defer f.Close()
+	path = f.Name()
 	prev, err := startOf(f, path, &in.header)
 	if err == nil && prev == nil && in.footer.ContentEnd > in.header.Size {
 		err = &format.Error{Path: path, Offset: in.header.Size, Why: "start frame is missing", Err: format.ErrCorrupt}
@@ -383,7 +425,7 @@ func startOf(f vfs.File, path string, h *segment.Header) (*segment.Chain, error)
 	b := make([]byte, segment.FooterSize)
 	n, err := f.ReadAt(b, h.Size)
 	if err = notEOF(err); err != nil {
-		return nil, &format.Error{Path: path, Offset: h.Size, Why: "read", Err: err}
+		return nil, readFailed(err, path, h.Size)
 	}
 	b = b[:n]
 	if s, ok := segment.DecodeStart(b, h.Salt, h.Size); ok {
@@ -393,6 +435,14 @@ func startOf(f vfs.File, path string, h *segment.Header) (*segment.Chain, error)
 		return nil, nil
 	}
 	return nil, &format.Error{Path: path, Offset: h.Size, Why: "start frame does not validate", Err: format.ErrCorrupt}
+}
+
+// readFailed locates an error of a read, unless a compressed segment has: it knows better what is damaged.
+func readFailed(err error, path string, off int64) error {
+	if at := (*format.Error)(nil); errors.As(err, &at) {
+		return err
+	}
+	return &format.Error{Path: path, Offset: off, Why: "read", Err: err}
 }
 
 func allZero(b []byte) bool { return len(trimZeros(b)) == 0 }

@@ -34,7 +34,7 @@ type Log struct {
 	kinds atomic.Pointer[entry.Kinds] // declared kinds; replaced under kindMu
 	kmu   sync.Mutex                  // guards changes of kinds, and o.Manifest once the log exists
 
-	retaining sync.Mutex // held by whoever removes segments, and by Seal while it writes the manifest
+	retaining sync.Mutex // held by whoever removes or compresses segments, and by Seal while it writes the manifest
 	over      bool       // the log was closed; guarded by retaining
 
 	written Watermark
@@ -43,6 +43,7 @@ type Log struct {
 	set    atomic.Pointer[segSet]
 	files  *files
 	sealer *sealer
+	packer *packer
 	reader *Reader
 }
 
@@ -82,6 +83,7 @@ func Create(o Options) (*Log, error) {
 	l.synced = segment.FirstChain(o.Manifest.Run)
 	l.use(&s, l.synced)
 	l.sealer = newSealer(l)
+	l.packer = newPacker(l)
 	l.startSpare(1)
 	return l, nil
 }
@@ -404,6 +406,7 @@ func (l *Log) Seal(status manifest.Status) error {
 	if !status.Sealed() {
 		return fmt.Errorf("%w: cannot seal as %s", format.ErrInvalid, status)
 	}
+	l.packer.stop() // what is left takes a later pass
 	if err := l.Sync(); err != nil {
 		return err
 	}
@@ -422,6 +425,7 @@ func (l *Log) Seal(status manifest.Status) error {
 	if err := l.dropSpare(); err != nil {
 		l.o.Warn(err)
 	}
+	l.packer.wait()
 	l.retaining.Lock()
 	defer l.retaining.Unlock()
 	m, err := sealedManifest(l.files, l.set.Load(), l.o.Manifest, status)
@@ -466,6 +470,7 @@ func sealedManifest(fs *files, set *segSet, m manifest.Manifest, status manifest
 func (l *Log) Abandon() {
 	_ = l.fail(format.ErrClosed)
 	l.sealer.stop()
+	l.packer.stop()
 	l.Quiesce()
 	if m := l.maker; m != nil && m.result.file != nil {
 		_ = m.result.file.Close()
@@ -480,6 +485,8 @@ func (l *Log) Quiesce() {
 		m.cancel()
 	}
 	l.sealer.wait()
+	l.packer.stop()
+	l.packer.wait()
 }
 
 // Close frees what reading needs, after Seal.
@@ -488,6 +495,7 @@ func (l *Log) Close() {
 }
 
 func (l *Log) close() {
+	l.packer.stop()
 	l.retaining.Lock()
 	l.over = true
 	l.retaining.Unlock()

@@ -6,6 +6,7 @@ import (
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -181,7 +182,7 @@ func (ref *segRef) edges(fsys vfs.FS, run string) (first, last uint64) {
 		return known[0], known[1]
 	}
 	last = noEnd
-	f, err := fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fsys, ref.path)
 	if err != nil && !errors.Is(err, errNotExist) {
 		return 0, noEnd
 	}
@@ -203,7 +204,7 @@ func (ref *segRef) edges(fsys vfs.FS, run string) (first, last uint64) {
 // openPrefix reads a segment without using its footer: the whole batches up to the first that is not, and what stops
 // it. With an error there may be such a prefix too.
 func openPrefix(fsys vfs.FS, ref *segRef, run string) (*openSeg, *segment.Stop, error) {
-	f, err := fsys.OpenRead(ref.path)
+	f, err := compressed.OpenSegment(fsys, ref.path)
 	if err != nil {
 		return nil, nil, missing(ref.path, err)
 	}
@@ -222,7 +223,7 @@ func openPrefix(fsys vfs.FS, ref *segRef, run string) (*openSeg, *segment.Stop, 
 		_ = f.Close()
 		return nil, nil, err
 	}
-	o := newOpenSeg(ref.path, h, f, *prev)
+	o := newOpenSeg(f.Name(), h, f, *prev)
 	stop, err := o.advance(0)
 	if err == nil {
 		stop.Offset = o.misfit(stop)

@@ -13,7 +13,8 @@ import (
 // NoteOptions select notes. The zero value selects all that are there.
 type NoteOptions struct {
 	// From and To are bounds of Note.After, inclusive; From 0: from the first that is there; To 0: to the end. Notes behind
-	// entries that are named and that retention has removed are ErrRemoved, as for ScanOptions.
+	// entries that are named and that retention has removed are ErrRemoved, as for ScanOptions; of those behind the last such
+	// entry some may be left.
 	From, To uint64
 	Kinds    []entry.NoteKind // none: all
 	// Reverse returns the newest first. It is for kinds that the indexes list (entry.NoteKind.Indexed); others are then
@@ -67,8 +68,9 @@ func (r *Reader) notes(q *noteQuery, yield func(entry.Note) bool) error {
 	}
 	whole := q.To >= r.last(q.Level)
 	set := r.set()
-	gone := q.From <= q.To && (q.From != 0 && q.From < set.floor.seq || q.To < set.floor.seq)
-	if gone && (!q.Reverse || q.To < set.floor.seq) {
+	first := max(set.floor.seq, 1) - 1 // some that stand behind the last entry which is gone may be left
+	gone := q.From <= q.To && (q.From != 0 && q.From < first || q.To < first)
+	if gone && (!q.Reverse || q.To < first) {
 		return r.below(set.floor)
 	}
 	if q.Reverse && whole {
@@ -118,7 +120,8 @@ func (r *Reader) noteSegments(set *segSet, q *noteQuery, yield func(entry.Note) 
 }
 
 func (m *mapped) notes(q *noteQuery, yield func(entry.Note) bool) (bool, error) {
-	s := m.source()
+	s, letGo := m.source(!q.indexed)
+	defer letGo()
 	var refs []index.NoteRef
 	var rest error
 	if q.indexed {

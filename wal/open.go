@@ -224,10 +224,14 @@ func (w *window) at(off int64, more bool) ([]byte, error) {
 	if cap(w.buf) < size {
 		w.buf = make([]byte, size)
 	}
+	known := int64(0) // bytes from off on that were there before
+	if off >= w.off {
+		known = w.off + int64(w.n) - off
+	}
 	n, err := w.f.ReadAt(w.buf[:size], off)
 	w.off, w.n = off, n
 	w.eof = errors.Is(err, io.EOF) || w.limit > 0 && off+int64(n) >= w.limit
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && int64(n) <= max(known, 0) { // else there is something to go on with first
 		return nil, err
 	}
 	return w.buf[:n], nil
@@ -265,7 +269,7 @@ func (o *openSeg) advance(limit int64) (*segment.Stop, error) {
 			return stop, nil
 		}
 		if err != nil {
-			return nil, &format.Error{Path: o.path, Offset: end, FirstSeq: o.chain.Seq + 1, Why: "read", Err: err}
+			return nil, named(readFailed(err, o.path, end), o.chain.Seq+1, 0)
 		}
 		if err := o.ingest(&batch); err != nil {
 			return nil, err

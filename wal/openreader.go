@@ -15,6 +15,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -494,7 +495,7 @@ func (r *Reader) explain(err error) error {
 func (r *Reader) follow(set *segSet, chain segment.Chain, salt uint64) (bool, error) {
 	n := set.segs[len(set.segs)-1].number + 1
 	path := filepath.Join(r.dir, segment.FileName(n))
-	file, err := r.fsys.OpenRead(path)
+	file, err := compressed.OpenSegment(r.fsys, path) // it may have been compressed since it was named
 	if errors.Is(err, errNotExist) {
 		err = &format.Error{Path: path, Offset: -1, FirstSeq: chain.Seq + 1, Why: "the segment is not there", Err: format.ErrMissingSegment}
 		return false, r.unlessRemoved(n, err)
@@ -511,7 +512,7 @@ func (r *Reader) follow(set *segSet, chain segment.Chain, salt uint64) (bool, er
 		return false, err
 	}
 	ref := &segRef{number: n, path: path}
-	ref.open.Store(newOpenSeg(path, h, file, chain))
+	ref.open.Store(newOpenSeg(file.Name(), h, file, chain))
 	for {
 		set = r.ext.set.Load()
 		next := &segSet{segs: append(append([]*segRef(nil), set.segs...), ref), floor: set.floor}

@@ -37,9 +37,14 @@ type Options struct {
 	// it on the spot. Whoever needs what a task makes before it was begun does it himself, and the task, if it comes at
 	// all, finds nothing to do; so a driver may begin tasks late, in any order, or never. nil: a goroutine each.
 	Background func(task func())
+	// Compress says whether and how sealed segments are compressed in the background. The zero value: they are not, since
+	// the processors are the engine's.
+	Compress Compression
 	// Warn receives trouble that does not endanger the log, such as an index that could not be written. It must not
 	// block.
 	Warn func(error)
+
+	rests bool // background work takes pauses: nobody drives it
 }
 
 // Default sizes.
@@ -69,7 +74,11 @@ func (o *Options) resolve() error {
 	if o.Salts == nil {
 		o.Salts = randomSalt
 	}
+	if err := o.Compress.Check(); err != nil {
+		return fmt.Errorf("option Compress: %w", err)
+	}
 	if o.Background == nil {
+		o.rests = !o.Inline
 		o.Background = func(task func()) { go task() }
 	}
 	if o.Warn == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/runlog-io/runlog/entry"
@@ -40,6 +41,43 @@ var stages = map[string]func(t *testing.T) (*Reader, []entry.Entry){
 		}
 		return openReader(t, g.mem), g.want
 	},
+	"live, compressing": func(t *testing.T) (*Reader, []entry.Entry) {
+		g := newRig(t, compressing(S2, 1)).fill(300, 700)
+		t.Cleanup(g.log.Abandon)
+		return g.log.Reader(), g.want
+	},
+	"crashed, compressing": func(t *testing.T) (*Reader, []entry.Entry) {
+		g := newRig(t, compressing(Zstd, 0)).fill(300, 700)
+		return openReader(t, g.killed()), g.want
+	},
+	"recovered, compressing": func(t *testing.T) (*Reader, []entry.Entry) {
+		g := newRig(t, compressing(S2, 0)).fill(300, 700)
+		mem := g.killed()
+		recovered(t, mem)
+		return openReader(t, mem), g.want
+	},
+	"compressed": func(t *testing.T) (*Reader, []entry.Entry) {
+		g := newRig(t).fill(300, 700).sealed()
+		compressAll(t, g.mem, Compression{Codec: Zstd, BlockBytes: 4096})
+		return openReader(t, g.mem), g.want
+	},
+	"compressed, without indexes": func(t *testing.T) (*Reader, []entry.Entry) {
+		g := newRig(t).fill(300, 700).sealed()
+		compressAll(t, g.mem, Compression{Codec: S2})
+		for name := range contents(t, g.mem, runDir, ".idx", ".flt") {
+			remove(t, g.mem, name)
+		}
+		return openReader(t, g.mem), g.want
+	},
+	"compressed, with entries larger than blocks": func(t *testing.T) (*Reader, []entry.Entry) {
+		g := newRig(t)
+		for g.log.set.Load().segs[0].open.Load() != nil || len(g.want) < 260 {
+			g.fill(7, 700).fill(1, 9000).fill(1, 20_000).fill(1, 0)
+		}
+		g.sealed()
+		compressAll(t, g.mem, Compression{Codec: S2, BlockBytes: 4096})
+		return openReader(t, g.mem), g.want
+	},
 }
 
 func TestEveryStageDeliversEveryEntry(t *testing.T) { // BK4 BK9 DB16 RD7 RD16 MB1 MB4
@@ -49,6 +87,9 @@ func TestEveryStageDeliversEveryEntry(t *testing.T) { // BK4 BK9 DB16 RD7 RD16 M
 			whole(t, r, want)
 			if n := len(r.set().segs); n < 4 {
 				t.Fatalf("only %d segments", n)
+			}
+			if n := len(contents(t, r.fsys, runDir, ".segz")); (n > 0) != strings.Contains(name, "compress") {
+				t.Fatalf("%d segments are compressed", n)
 			}
 			i := len(want)
 			for v, err := range r.Scan(ScanOptions{Reverse: true}) {

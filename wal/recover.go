@@ -12,6 +12,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -94,7 +95,7 @@ func passing(err error) bool {
 func anyIdentity(fsys vfs.FS, set *segSet) (manifest.Identity, error) {
 	var last error
 	for _, ref := range set.segs {
-		f, err := fsys.OpenRead(ref.path)
+		f, err := compressed.OpenSegment(fsys, ref.path)
 		if err != nil {
 			if last = missing(ref.path, err); ofContent(last) {
 				continue
@@ -132,6 +133,9 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 			return Recovery{}, err
 		}
 		return quarantine(fsys, dir, m, st.damage, now)
+	}
+	if err := st.compressedOpen(); err != nil {
+		return quarantine(fsys, dir, m, err, now)
 	}
 	if err := st.trustDisk(fsys); err != nil {
 		return Recovery{}, err
@@ -442,7 +446,10 @@ func (st *state) checkSealed(fs *files) error {
 // settle makes a footer durable that its writer may have been killed over, or whose sync may have failed: it is
 // written again.
 func settle(fsys vfs.FS, ref *segRef, in *sealedInfo) error {
-	f, err := fsys.Open(ref.path)
+	f, err := fsys.Open(strings.TrimSuffix(ref.path, compressed.Suffix))
+	if errors.Is(err, errNotExist) && ref.isCompressed(fsys) {
+		return nil // it got its name behind a sync of all of it
+	}
 	if err == nil {
 		if err = writeFooter(f, &in.footer, in.header.Salt); err == nil {
 			return f.Close()

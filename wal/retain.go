@@ -80,7 +80,7 @@ func (l *Log) RemoveBefore(keep uint32) error {
 			return err
 		}
 		trim(&l.set, floorOf(&m)) // readers know, before the first file goes
-		l.files.forget(keep)
+		l.files.forgetBelow(keep)
 		return removeBelow(l.o.FS, l.o.Dir, keep)
 	}
 	return finishBelow(l.o.FS, l.o.Dir, m)
@@ -438,7 +438,7 @@ func (r *Reader) raise(m *manifest.Manifest) {
 	}
 	r.mu.Unlock()
 	trim(&r.ext.set, floorOf(m))
-	r.files.forget(m.FirstSegment())
+	r.files.forgetBelow(m.FirstSegment())
 }
 
 // floorMoved reports whether retention has moved the floor since the manifest was read.
@@ -447,8 +447,8 @@ func (r *Reader) floorMoved() bool {
 	return err == nil && m.FirstSegment() > r.manifest.FirstSegment()
 }
 
-// forget lets go of what is mapped of segments below number n, so that their room is free once nobody has them pinned.
-func (fs *files) forget(n uint32) {
+// forgetBelow lets go of what is mapped of segments below number n, so that their room is free once nobody has them pinned.
+func (fs *files) forgetBelow(n uint32) {
 	fs.mu.Lock()
 	var drop []*mapped
 	for key, m := range fs.byKey {

@@ -9,6 +9,7 @@ import (
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 )
 
 // TimeField says which of an entry's times a scan's bounds are about.
@@ -166,6 +167,8 @@ type source struct {
 	offset func(seq uint64) (int64, error)
 	// get reads one entry, for searching by time.
 	get func(seq uint64) (entry.View, error)
+	// lostTo returns the last seq that is lost with the content up to off, if first is the first. nil: nothing tells.
+	lostTo func(first uint64, off int64) uint64
 	// note, if it is set, takes notes in the place of entries; it returns false to stop.
 	note func(f *segment.Frame, after uint64) bool
 }
@@ -181,13 +184,16 @@ func (m *mapped) scan(q *query, yield func(entry.View) bool) (bool, error) {
 	if (q.Topic != "" || q.Type != "") && !m.index().HasRoute(q.Topic, q.Type) {
 		return false, nil
 	}
-	s := m.source()
+	s, done := m.source(!q.Reverse)
+	defer done()
 	return s.run(q, yield)
 }
 
-func (m *mapped) source() source {
+// source is the segment's content, to be read through in order or here and there; done lets go of it.
+func (m *mapped) source(through bool) (s source, done func()) {
 	ft := &m.info.footer
-	return source{
+	var buf Buffer
+	s = source{
 		path: m.path, salt: m.salt, dict: m.index().Dict(), first: m.info.header.Size, end: ft.ContentEnd, firstSeq: ft.FirstSeq, lastSeq: ft.LastSeq,
 		at: func(off int64, more bool) ([]byte, error) {
 			if more {
@@ -196,11 +202,19 @@ func (m *mapped) source() source {
 			return m.bytes[off:], nil
 		},
 		offset: m.locateEntry,
-		get: func(seq uint64) (entry.View, error) {
-			v, _, _, err := m.view(seq)
-			return v, err
-		},
+		get:    func(seq uint64) (entry.View, error) { return m.view(seq, &buf) },
+		lostTo: m.lostTo,
 	}
+	switch {
+	case m.packed == nil:
+	case through:
+		s.at = (&blockWindow{z: m.packed}).at
+	default:
+		w := backWindow{c: m.cursor()}
+		s.at = w.at
+		return s, w.c.close
+	}
+	return s, func() {}
 }
 
 func (o *openSeg) scan(q *query, yield func(entry.View) bool) (bool, error) {
@@ -324,7 +338,8 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 			b = more
 		}
 		var stop *segment.Stop
-		if errors.As(err, &stop) {
+		var lost *compressed.LostError
+		if errors.As(err, &stop) || errors.As(err, &lost) {
 			// Deliver what is good in front of the damage, then name it.
 			next := chain.Seq + 1
 			_, _, done, ferr := s.frames(off, next, to, func(v entry.View) bool {
@@ -333,6 +348,9 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 			})
 			if done || ferr != nil && !errors.Is(ferr, format.ErrCorrupt) {
 				return done, ferr
+			}
+			if lost != nil {
+				return false, s.readError(off, next, err)
 			}
 			err := s.broken(off, &chain, stop)
 			if next <= err.LastSeq {
@@ -534,6 +552,13 @@ func (s *source) corrupt(off int64, first, last uint64, why string) error {
 }
 
 func (s *source) readError(off int64, seq uint64, err error) error {
+	if lost := (*compressed.LostError)(nil); errors.As(err, &lost) && lost.Err.FirstSeq == 0 {
+		last := uint64(0)
+		if s.lostTo != nil {
+			last = s.lostTo(seq, lost.To)
+		}
+		return named(err, seq, last)
+	}
 	var fe *format.Error
 	if errors.As(err, &fe) {
 		return err

@@ -115,6 +115,7 @@ func (l *Log) seal(o *openSeg, prevSHA [32]byte) ([32]byte, error) {
 		l.o.Warn(err) // the log is whole; readers build what is missing in memory
 	}
 	buildFilters(l.o.FS, l.o.Dir, l.files, l.set.Load(), o.header.Number, l.o.Warn)
+	l.packer.sealed(o.header.Number)
 	return ft.RunSHA, nil
 }
 

@@ -112,6 +112,13 @@ func hasRoute(d *entry.Dict, topic, typ string) bool {
 
 // locateEntry walks from a sample to seq and returns the offset of its frame.
 func (m *mapped) locateEntry(seq uint64) (int64, error) {
+	c := m.cursor()
+	off, err := m.locate(&c, seq)
+	c.close()
+	return off, err
+}
+
+func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
 	ix := m.index()
 	at, off, err := ix.Offset(seq)
 	if err != nil {
@@ -122,14 +129,24 @@ func (m *mapped) locateEntry(seq uint64) (int64, error) {
 			return 0, err
 		}
 	}
+	end := m.info.footer.ContentEnd
 	for {
-		if off < 0 || off >= int64(len(m.bytes)) {
+		if off < 0 || off >= end {
 			return 0, &format.Error{Path: m.path, Offset: off, FirstSeq: seq, Why: "the segment ends before the entry", Err: format.ErrCorrupt}
 		}
-		size, isEntry, ok := segment.SkipFrame(m.bytes[off:], m.salt, off)
+		b, err := c.plain, error(nil)
+		if b != nil { // as c.at does, which is a call
+			b = b[off:]
+		} else {
+			b, err = c.inBlock(off)
+		}
+		size, isEntry, ok := segment.SkipFrame(b, m.salt, off)
 		if !ok {
-			if found, ok := m.search(ix, off, seq); ok {
+			if found, ok := m.search(c, ix, behindLost(err, off), seq); ok {
 				return found, nil
+			}
+			if err != nil {
+				return 0, named(err, seq, 0)
 			}
 			return 0, &format.Error{Path: m.path, Offset: off, FirstSeq: at, LastSeq: seq, Why: "frame head does not validate", Err: format.ErrCorrupt}
 		}
@@ -145,38 +162,58 @@ func (m *mapped) locateEntry(seq uint64) (int64, error) {
 
 // search looks for an entry behind a damaged frame, whose length nobody knows, up to the next sample: its checksum holds
 // for no other seq and no other place.
-func (m *mapped) search(ix segIndex, off int64, seq uint64) (int64, bool) {
+func (m *mapped) search(c *cursor, ix segIndex, off int64, seq uint64) (int64, bool) {
 	end := m.info.footer.ContentEnd
 	if seq+index.SampleEvery <= m.info.footer.LastSeq {
 		if _, next, err := ix.Offset(seq + index.SampleEvery); err == nil {
 			end = min(end, next)
 		}
 	}
+	var buf Buffer
 	for off = format.Align8(off); off+segment.HeadSize <= end; off += 8 {
-		if _, isEntry, ok := segment.SkipFrame(m.bytes[off:], m.salt, off); ok && isEntry {
-			if _, err := segment.ReadFrame(m.path, m.bytes[off:], m.salt, off, seq); err == nil {
-				return off, true
+		b, err := c.at(off)
+		if err != nil {
+			if next := behindLost(err, off); next > off {
+				off = next - 8
+				continue
 			}
+			return 0, false
+		}
+		size, isEntry, ok := segment.SkipFrame(b, m.salt, off)
+		if !ok || !isEntry || off+size > m.info.footer.ContentEnd {
+			continue
+		}
+		if b, err = c.bytes(off, size, &buf); err != nil {
+			continue
+		}
+		if _, err := segment.ReadFrame(m.path, b, m.salt, off, seq); err == nil {
+			return off, true
 		}
 	}
 	return 0, false
 }
 
-// view returns the verified entry in place.
-func (m *mapped) view(seq uint64) (v entry.View, size int64, off int64, err error) {
-	off, err = m.locateEntry(seq)
+// view returns the verified entry: in place where the file is mapped, else in buf.
+func (m *mapped) view(seq uint64, buf *Buffer) (v entry.View, err error) {
+	if m.packed != nil {
+		c := m.cursor()
+		v, err = m.read(&c, seq, buf)
+		c.close()
+		return v, err
+	}
+	off, err := m.locateEntry(seq)
 	if err != nil {
-		return v, 0, 0, err
+		return v, err
 	}
 	f, err := segment.ReadFrame(m.path, m.bytes[off:], m.salt, off, seq)
 	if err != nil {
-		return v, 0, 0, short(err, m.path, off, seq)
+		return v, short(err, m.path, off, seq)
 	}
 	v, err = entry.ParseView(m.index().Dict(), seq, f.Flags(), f.Body)
 	if err != nil {
 		err = &format.Error{Path: m.path, Offset: off, FirstSeq: seq, Err: err}
 	}
-	return v, f.Size, off, err
+	return v, err
 }
 
 // short turns "the frame goes beyond the bytes" into damage, where no more bytes can come.
@@ -194,16 +231,32 @@ func (m *mapped) get(seq uint64, buf *Buffer) (v entry.View, err error) {
 		debug.SetPanicOnFault(old)
 		rescue(recover(), m.path, &err)
 	}()
-	off, err := m.locateEntry(seq)
+	c := m.cursor()
+	v, err = m.read(&c, seq, buf)
+	c.close()
+	return v, err
+}
+
+// read copies the entry into buf, and verifies the copy.
+func (m *mapped) read(c *cursor, seq uint64, buf *Buffer) (v entry.View, err error) {
+	off, err := m.locate(c, seq)
 	if err != nil {
 		return v, err
 	}
-	size, _, _ := segment.SkipFrame(m.bytes[off:], m.salt, off)
-	if size > int64(len(m.bytes))-off {
+	head, err := c.at(off)
+	if err != nil {
+		return v, named(err, seq, 0)
+	}
+	size, _, _ := segment.SkipFrame(head, m.salt, off)
+	if size > m.info.footer.ContentEnd-off {
 		return v, short(segment.ErrShort, m.path, off, seq)
 	}
 	b := buf.size(int(size))
-	copy(b, m.bytes[off:])
+	if copy(b, head) < len(b) { // it goes beyond the block
+		if err := c.copy(b, off); err != nil {
+			return v, named(err, seq, 0)
+		}
+	}
 	f, err := segment.ReadFrame(m.path, b, m.salt, off, seq)
 	if err != nil {
 		return v, short(err, m.path, off, seq)
@@ -215,7 +268,7 @@ func (m *mapped) get(seq uint64, buf *Buffer) (v entry.View, err error) {
 	return v, err
 }
 
-func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, _ *Buffer) (seq uint64, err error) {
+func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (seq uint64, err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(old)
@@ -233,14 +286,14 @@ func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uin
 	if seq == 0 || seq > limit {
 		return 0, nil
 	}
-	v, _, _, err := m.view(seq)
+	v, err := m.view(seq, buf)
 	if err != nil {
 		return 0, err
 	}
 	if v.HasKey(kind, value) {
 		return seq, nil
 	}
-	return m.firstMatch(fp, kind, value, limit)
+	return m.firstMatch(fp, kind, value, limit, buf)
 }
 
 // seqs returns the candidates, and with an error those in front of the damage.
@@ -256,13 +309,13 @@ func (m *mapped) seqs(fp uint64) ([]uint64, error) {
 }
 
 // firstMatch is for the rare case that two keys share a fingerprint.
-func (m *mapped) firstMatch(fp uint64, kind entry.KindNo, value string, limit uint64) (uint64, error) {
+func (m *mapped) firstMatch(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (uint64, error) {
 	seqs, err := m.seqs(fp)
 	for _, seq := range seqs {
 		if seq > limit {
 			return 0, nil
 		}
-		v, _, _, err := m.view(seq)
+		v, err := m.view(seq, buf)
 		if err != nil {
 			return 0, err
 		}
@@ -273,7 +326,7 @@ func (m *mapped) firstMatch(fp uint64, kind entry.KindNo, value string, limit ui
 	return 0, err
 }
 
-func (m *mapped) allWith(fp uint64, kind entry.KindNo, value string, limit uint64, _ *Buffer, yield func(entry.View) bool) (done bool, err error) {
+func (m *mapped) allWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer, yield func(entry.View) bool) (done bool, err error) {
 	inside := true
 	old := debug.SetPanicOnFault(true)
 	defer func() {
@@ -287,7 +340,7 @@ func (m *mapped) allWith(fp uint64, kind entry.KindNo, value string, limit uint6
 		if seq > limit {
 			return true, nil
 		}
-		v, _, _, err := m.view(seq)
+		v, err := m.view(seq, buf)
 		if err != nil {
 			return false, err
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
 	"github.com/runlog-io/runlog/vfs"
@@ -195,7 +196,13 @@ func TestQuarantinedRunWarnsAndIsAFinding(t *testing.T) {
 
 func TestNewerVersionCannotBeRead(t *testing.T) {
 	_, dir := imported(t, many(10))
-	if err := os.WriteFile(filepath.Join(dir, "00000002.segz"), []byte("x"), 0o644); err != nil {
+	path := filepath.Join(dir, segment.FileName(1))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	format.SealHeader(b[:segment.BlockSize], format.MagicSegment, segment.Version+1, 7)
+	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	do(t, "cat", dir).want(t, 2, "version")

@@ -14,6 +14,7 @@ import (
 	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -134,6 +135,7 @@ type infoJSON struct {
 	LastSeq    uint64          `json:"last_seq"`
 	Durable    uint64          `json:"durable_seq"`
 	Bytes      int64           `json:"bytes"`
+	Plain      int64           `json:"plain_bytes"`
 	TornBytes  int64           `json:"torn_bytes"`
 	Kinds      []string        `json:"kinds"`
 	Anchors    int             `json:"anchors"`
@@ -180,6 +182,9 @@ func (a *app) info(r *runlog.Reader) error {
 	}
 	for _, s := range in.Segments {
 		in.Bytes += s.Bytes
+		if in.Plain += s.Bytes; s.Codec != "" {
+			in.Plain += s.Plain - s.Bytes
+		}
 	}
 	for _, w := range r.Warnings() {
 		in.Warnings = append(in.Warnings, w.Error())
@@ -241,7 +246,11 @@ func (a *app) printInfo(in *infoJSON) {
 	if in.Durable < in.LastSeq {
 		field("proven durable", "up to seq "+count(in.Durable))
 	}
-	field("size", size(in.Bytes))
+	if total := size(in.Bytes); in.Plain > in.Bytes {
+		field("size", fmt.Sprintf("%s, %s uncompressed%s", total, size(in.Plain), ratio(in.Plain, in.Bytes)))
+	} else {
+		field("size", total)
+	}
 	if in.TornBytes > 0 {
 		field("torn tail", count(in.TornBytes)+" bytes")
 	}
@@ -275,6 +284,8 @@ func (a *app) printInfo(in *infoJSON) {
 		switch {
 		case s.Problem != "":
 			what = printable(s.Problem, -1)
+		case s.Codec != "":
+			what = "sealed, " + s.Codec + ratio(s.Plain, s.Bytes)
 		case s.Sealed:
 			what = "sealed"
 		case s.FirstSeq == 0 && s.Number > 1:
@@ -315,7 +326,7 @@ func (a *app) versionCmd() *cobra.Command {
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			v := versionJSON{Version: "(devel)", Formats: map[string]int{
-				"segment": segment.Version, "index": index.Version, "filter": index.FilterVersion, "manifest": manifest.Version,
+				"segment": segment.Version, "compressed": compressed.Version, "index": index.Version, "filter": index.FilterVersion, "manifest": manifest.Version,
 			}}
 			if bi, ok := debug.ReadBuildInfo(); ok {
 				v.Go = bi.GoVersion
@@ -332,8 +343,8 @@ func (a *app) versionCmd() *cobra.Command {
 				return a.printJSON(v)
 			}
 			a.out.line("runlog %s %s %s", v.Version, v.Go, v.Commit)
-			a.out.line("formats: segment %d, index %d, filter %d, manifest %d; payloads up to %d bytes",
-				segment.Version, index.Version, index.FilterVersion, manifest.Version, entry.MaxPayload)
+			a.out.line("formats: segment %d, compressed segment %d, index %d, filter %d, manifest %d; payloads up to %d bytes",
+				segment.Version, compressed.Version, index.Version, index.FilterVersion, manifest.Version, entry.MaxPayload)
 			return nil
 		},
 	}

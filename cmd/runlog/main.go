@@ -1,7 +1,7 @@
 // Command runlog is the operator's tool: it lists, shows, searches, verifies, imports and exports the runs of a
 // trading engine's log, and proves what is in them. It never changes a run, except that recover does what the engine's next
-// start would do, sign adds a signature to a manifest, and retain removes what it is told to; import and salvage write
-// runs of their own.
+// start would do, compress changes the form of segments, sign adds a signature to a manifest, and retain removes what it is told
+// to; import and salvage write runs of their own.
 package main
 
 import (
@@ -133,8 +133,8 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "runlog",
 		Short: "Look into the log of a trading engine",
-		Long: `runlog lists, shows, searches and verifies the runs of an engine's log, says why an entry is there, recovers and salvages runs, turns
-them into JSON lines and back, and proves to others what is in them.
+		Long: `runlog lists, shows, searches and verifies the runs of an engine's log, says why an entry is there, recovers, compresses and salvages runs,
+turns them into JSON lines and back, and proves to others what is in them.
 
 A RUN is a run's directory, <base>/<instance>/<run-id>; a DIR is the base. Reading takes no lock, writes nothing, and works beside the
 engine, on read-only media and on copies. Flags may stand anywhere.
@@ -157,7 +157,7 @@ Exit codes: 0 fine; 1 the data is bad; 2 could not do it; verify also has 3, a t
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line (fields: docs/cli.md)")
 	root.PersistentFlags().BoolVar(&a.noProgress, "no-progress", false, "no progress on stderr, which only a terminal gets anyway")
 	root.AddCommand(a.lsCmd(), a.infoCmd(), a.lineageCmd(), a.catCmd(), a.getCmd(), a.historyCmd(), a.whyCmd(), a.anchorsCmd(), a.verifyCmd(), a.recoverCmd(),
-		a.salvageCmd(), a.retainCmd(), a.importCmd(), a.exportCmd(), a.statementCmd(), a.checkStatementCmd(), a.signCmd(), a.keygenCmd(),
+		a.compressCmd(), a.salvageCmd(), a.retainCmd(), a.importCmd(), a.exportCmd(), a.statementCmd(), a.checkStatementCmd(), a.signCmd(), a.keygenCmd(),
 		a.proveCmd(), a.checkProofCmd(), a.seenCmd(), a.markersCmd(), a.versionCmd(), a.workerCmd())
 	return root
 }

@@ -10,7 +10,10 @@ import (
 	"testing"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/verify"
+	"github.com/runlog-io/runlog/vfs"
 )
 
 // noted makes a run with n entries, seq 2 on, and a note in front of the first one and behind each.
@@ -82,10 +85,10 @@ func TestCatShowsNotesBetweenTheEntries(t *testing.T) {
 
 func TestVerifyCountsNotesByKind(t *testing.T) {
 	base, dir := noted(t, 7)
-	if out := do(t, "verify", dir).want(t, 0).out; !strings.Contains(out, "9 entries and 8 notes in 1 segment") {
+	if out := do(t, "verify", dir).out; !strings.Contains(out, "9 entries and 8 notes in 1 segment") {
 		t.Error(out)
 	}
-	_, runs, _ := records(t, do(t, "verify", base, "--json").want(t, 0).out)
+	_, runs, _ := records(t, do(t, "verify", base, "--json").out)
 	want := map[string]uint64{"anchor": 2, "state_hash": 2, "streams": 1, "cursor": 1, "marker": 1, "marker_gap": 1}
 	if len(runs) != 1 || fmt.Sprint(runs[0].ByKind) != fmt.Sprint(want) {
 		t.Errorf("%+v", runs)
@@ -144,6 +147,74 @@ func TestSalvageKeepsNotesWhereTheyStood(t *testing.T) {
 		if n := uint64(len(wanted) - 9); sum.Notes != n {
 			t.Errorf("without %q: %d notes, want %d", lost, sum.Notes, n)
 		}
-		do(t, "verify", out).want(t, 0)
+		if rep, err := verify.Run(t.Context(), vfs.OS, sum.Dir, verify.Options{}); err != nil || !rep.Clean() {
+			t.Errorf("without %q: %v, %v", lost, rep.Findings, err)
+		}
+	}
+}
+
+// The bodies here are no records of any stream.
+func TestVerifyJudgesWhatMarkersSay(t *testing.T) {
+	_, dir := noted(t, 7)
+	for _, more := range []string{"--jobs=1", "--no-isolate"} {
+		found, runs, _ := records(t, do(t, "verify", dir, "--json", more).out)
+		if !slices.ContainsFunc(found, func(f findingJSON) bool {
+			return f.Kind == "note" && f.Offset != nil && strings.HasPrefix(f.Detail, "marker behind seq 5: ")
+		}) || runs[0].Outcome != outcomeBad || runs[0].Findings != len(found) {
+			t.Errorf("%s: findings %+v", more, found)
+		}
+	}
+	do(t, "verify", observed(t, true)).want(t, 0)
+	if out := do(t, "verify", observed(t, false)).out; !strings.Contains(out, "no final") { // it has ended, and its markers have not
+		t.Error(out)
+	}
+}
+
+func TestVerifyJudgesWhatAnchorsAndStateHashesSay(t *testing.T) {
+	im, err := runlog.NewImport(runlog.Options{Dir: t.TempDir(), Instance: "demo"})
+	must := func(err error) {
+		if err != nil {
+			t.Helper()
+			t.Fatal(err)
+		}
+	}
+	must(err)
+	note := func(kind entry.NoteKind, seq uint64) {
+		body, err := (&anchor.Anchor{Covers: seq, Ref: "a"}).Append(nil)
+		if kind == entry.NoteStateHash {
+			body, err = anchor.AppendStateHash(nil, seq, []byte("hash"))
+		}
+		must(err)
+		must(im.Note(kind, body))
+	}
+	add := func() { must(im.Add(runlog.Draft{Topic: "t", Type: "T", TsInit: 1})) }
+	add()
+	add()
+	for _, kind := range []entry.NoteKind{entry.NoteAnchor, entry.NoteStateHash} {
+		note(kind, 3)
+		note(kind, 3)
+		note(kind, 2)
+		note(kind, 4)
+		must(im.Note(kind, []byte("short")))
+	}
+	dir, err := im.Finish(t.Context())
+	must(err)
+	found, _, _ := records(t, do(t, "verify", dir, "--json").out)
+	var got []string
+	for _, f := range found {
+		got = append(got, f.Detail)
+	}
+	var want []string
+	for kind, short := range map[string]string{
+		"anchor": "decode snapshot anchor: 5 bytes are too few: corrupt", "state hash": "decode state hash: 5 bytes: corrupt",
+	} {
+		for _, s := range []string{kind + " for seq 2 behind one for seq 3", kind + " for seq 4, and the last seq is 3", short} {
+			want = append(want, kind+" behind seq 3: "+s)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -7,11 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -43,8 +44,9 @@ func classify(dir string) (folder, error) {
 	kind := foreign
 	for i, e := range names {
 		_, isSegment := segment.ParseFileName(e.Name())
+		_, isCompressed := compressed.ParseFileName(e.Name())
 		switch {
-		case isSegment, e.Name() == manifest.FileName, e.Name() == manifest.PrevName:
+		case isSegment, isCompressed, e.Name() == manifest.FileName, e.Name() == manifest.PrevName:
 			return isRun, nil
 		case manifest.ValidRunID(e.Name()):
 			kind = isInst
@@ -203,6 +205,8 @@ type segmentInfo struct {
 	FirstSeq uint64 `json:"first_seq"`
 	LastSeq  uint64 `json:"last_seq"`
 	Bytes    int64  `json:"bytes"`
+	Plain    int64  `json:"plain_bytes,omitempty"` // of a compressed one: what it would be
+	Codec    string `json:"codec,omitempty"`
 	Index    int64  `json:"index_bytes"`
 	Problem  string `json:"problem,omitempty"`
 }
@@ -231,6 +235,10 @@ func segments(dir string, first uint32, lastSeq uint64) ([]segmentInfo, error) {
 	seq := uint64(0)
 	for _, e := range names {
 		n, ok := segment.ParseFileName(e.Name())
+		if !ok {
+			n, ok = compressed.ParseFileName(e.Name())
+			ok = ok && (len(list) == 0 || list[len(list)-1].Number != n) // where both are there the plain one counts
+		}
 		if !ok || e.IsDir() || n < first {
 			continue
 		}
@@ -238,7 +246,7 @@ func segments(dir string, first uint32, lastSeq uint64) ([]segmentInfo, error) {
 		if err := s.read(filepath.Join(dir, e.Name())); err != nil {
 			s.Problem = err.Error()
 		}
-		if info, err := os.Stat(filepath.Join(dir, strings.TrimSuffix(e.Name(), ".seg")+".idx")); err == nil {
+		if info, err := os.Stat(filepath.Join(dir, index.FileName(n))); err == nil {
 			s.Index = info.Size()
 		} else if s.Sealed && errors.Is(err, fs.ErrNotExist) && s.Problem == "" {
 			s.Problem = noIndex
@@ -268,19 +276,23 @@ func segments(dir string, first uint32, lastSeq uint64) ([]segmentInfo, error) {
 }
 
 func (s *segmentInfo) read(path string) error {
-	f, err := vfs.OS.OpenRead(path)
+	f, err := compressed.OpenSegment(vfs.OS, path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if s.Bytes, err = f.Size(); err != nil {
+	size, err := f.Size()
+	if s.Bytes = size; err != nil {
 		return err
+	}
+	if z, ok := f.(*compressed.File); ok {
+		s.Bytes, s.Plain, s.Codec = z.DiskSize(), size, z.Codec().String()
 	}
 	h, err := segment.ReadHeader(f, path)
 	if err != nil {
 		return err
 	}
-	ft, ok, err := segment.ReadFooter(f, s.Bytes, &h)
+	ft, ok, err := segment.ReadFooter(f, size, &h)
 	if err != nil {
 		return err
 	}

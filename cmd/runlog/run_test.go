@@ -532,7 +532,7 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		fields string
 	}{
 		"ls":      {do(t, "ls", base, "--json"), "dir instance run status live started ended last_seq origin"},
-		"info":    {do(t, "info", dir, "--json"), "dir state status live entries first_seq last_seq durable_seq bytes torn_bytes kinds anchors manifest segments warnings"},
+		"info":    {do(t, "info", dir, "--json"), "dir state status live entries first_seq last_seq durable_seq bytes plain_bytes torn_bytes kinds anchors manifest segments warnings"},
 		"lineage": {do(t, "lineage", base, "--json"), "dir instance run status live origin last_seq depth continued_by skipped_by"},
 		"cat":     {do(t, "cat", dir, "--json", "--from", "2", "--limit", "1"), "seq topic type ts_init ts_publish id correlation_id causation_id keys payload"},
 		"get":     {do(t, "get", dir, "3", "--json"), "seq topic type ts_init ts_publish keys payload_base64"},
@@ -549,6 +549,7 @@ func TestJSONFieldsArePinned(t *testing.T) {
 		"why":      {do(t, "why", dir, "2", "--json"), "link depth dir entry"},
 		"finding":  {do(t, "verify", bad, "--json"), "record dir kind path offset first_seq last_seq detail"},
 		"import":   {runlogWith(t, empty, "import", t.TempDir(), "--instance", "x", "-", "--json"), "dir run entries"},
+		"compress": {do(t, "compress", base, "--json"), "record dir run segments compressed changed bytes plain_bytes"},
 		"version":  {do(t, "version", "--json"), "version go formats"},
 	} {
 		first := c.r.lines()[0]

@@ -16,6 +16,7 @@ import (
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/verify"
 	"github.com/runlog-io/runlog/vfs"
 )
@@ -222,7 +223,9 @@ func runsBelow(path string, kind folder) (dirs []string, failed error) {
 func segmentBytes(dir string) (n int64) {
 	names, _ := os.ReadDir(dir)
 	for _, e := range names {
-		if _, ok := segment.ParseFileName(e.Name()); ok {
+		_, plain := segment.ParseFileName(e.Name())
+		_, packed := compressed.ParseFileName(e.Name())
+		if plain || packed {
 			if info, err := e.Info(); err == nil {
 				n += info.Size()
 			}
@@ -437,10 +440,18 @@ func (r *verifiedJSON) notes() (n uint64) {
 
 // checkRun checks one run in this process.
 func checkRun(ctx context.Context, dir string, finding func(findingJSON), progress func(done, total int64)) verifiedJSON {
+	said := newBodies(dir)
 	rep, err := verify.Run(ctx, vfs.OS, dir, verify.Options{
 		OnFinding:  func(f verify.Finding) { finding(newFindingJSON(dir, &f)) },
 		OnProgress: progress,
+		OnNote:     said.note,
 	})
+	if err == nil {
+		for _, detail := range said.end(&rep) {
+			rep.Count++
+			finding(newFindingJSON(dir, &verify.Finding{Kind: verify.KindNote, Path: dir, Offset: -1, Detail: detail}))
+		}
+	}
 	r := verifiedJSON{
 		Record: "run", Dir: dir, Run: rep.Run, Status: rep.Status, OK: rep.Clean() && err == nil, Outcome: outcomeOK, Findings: rep.Count,
 		Entries: rep.Entries, LastSeq: rep.LastSeq, Segments: rep.Segments, Bytes: rep.Bytes, Digest: rep.Digest, Notes: append([]string{}, rep.Notes...),

@@ -29,7 +29,7 @@ func On(n string) bool { return n == name }
 `
 
 // rowPackage is where a row's test is, if it is not in package fuzz.
-var rowPackage = map[string]string{"differ": "./fuzz/slow", "steps": "./fuzz/steps"}
+var rowPackage = map[string]string{"differ": "./fuzz/slow", "differ-packed": "./fuzz/slow", "steps": "./fuzz/steps"}
 
 // importing adds an import to a source, if it is not there.
 func importing(text, path string) string {

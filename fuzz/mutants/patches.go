@@ -120,6 +120,19 @@ var patches = []patch{
 		return nil
 	}
 	if h.Number != ref.number {`},
+	{"wal/swap.go", `	if err := w.fsys.SyncDir(w.dir); err != nil {
+		return unchanged, err
+	}`, `	if mutant.On("drop-before-name") {
+		return swapped, w.drop(from)
+	}
+	if err := w.fsys.SyncDir(w.dir); err != nil {
+		return unchanged, err
+	}`},
+	{"wal/swap.go", `		if err = f.Datasync(); err == nil {
+			err = w.verify(&uncachedIf{File: f}, tmp, p)`, `		if err = f.Datasync(); err == nil && !mutant.On("swap-unverified") {
+			err = w.verify(&uncachedIf{File: f}, tmp, p)`},
+	{"segment/compressed/reader.go", `	case check != format.Check64(b, z.h.salt, z.h.from(i)):`,
+		`	case check != format.Check64(b, z.h.salt, z.h.from(i)) && !mutant.On("skip-block-check"):`},
 	{"writer/writer.go", `		now = max(min(w.o.Clock.Now(), maxPublish), w.lastPub+1)
 `, `		now = max(min(w.o.Clock.Now(), maxPublish), w.lastPub+1)
 		if mutant.On("publish-goes-back") {

@@ -9,6 +9,7 @@ import (
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -88,7 +89,8 @@ func segmentBytes(fsys vfs.FS, instance string) map[string][]byte {
 		files, _ := fsys.ReadDir(filepath.Join(instance, run.Name()))
 		for _, f := range files {
 			name := filepath.Join(instance, run.Name(), f.Name())
-			if _, ok := segment.ParseFileName(f.Name()); !ok {
+			_, plain := segment.ParseFileName(f.Name())
+			if _, packed := compressed.ParseFileName(f.Name()); !plain && !packed {
 				continue
 			}
 			if b, err := vfs.ReadFile(fsys, name, 1<<32); err == nil {

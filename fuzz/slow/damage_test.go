@@ -28,14 +28,14 @@ func (s *source) n(most int) int {
 	return int(v) % max(most, 1)
 }
 
-// damage changes files, whose contents must not be shared with others, and says what it did.
-func damage(files map[string][]byte, s *source) string {
+// damage changes files, mostly of one kind, whose contents must not be shared with others, and says what it did.
+func damage(files map[string][]byte, s *source, kind string) string {
 	names := slices.Sorted(maps.Keys(files))
 	if len(names) == 0 {
 		return "nothing"
 	}
-	pick := func() string { // mostly segments
-		segs := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.HasSuffix(n, ".seg") })
+	pick := func() string {
+		segs := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.HasSuffix(n, kind) })
 		if len(segs) > 0 && s.n(4) > 0 {
 			if s.n(2) == 0 {
 				return segs[max(0, len(segs)-1-s.n(3))] // near the end
@@ -119,6 +119,10 @@ func differCase(data []byte, later bool) error {
 	} else {
 		runs = runs[:whole]
 	}
+	return differOn(runs, data, ".seg")
+}
+
+func differOn(runs []*prepared, data []byte, kind string) error {
 	s := &source{data}
 	run := runs[s.n(len(runs))]
 	files := map[string][]byte{}
@@ -127,7 +131,7 @@ func differCase(data []byte, later bool) error {
 	}
 	var did []string
 	for i := s.n(3); i >= 0; i-- {
-		did = append(did, damage(files, s))
+		did = append(did, damage(files, s, kind))
 	}
 	mem := vfs.NewMem(vfs.MemOptions{SectorSize: 64 << 10})
 	if err := writeFolder(mem, run.dir, files); err != nil {

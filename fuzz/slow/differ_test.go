@@ -149,12 +149,15 @@ func sameEnd(l *Log, err error, what string, loose int) error {
 	}
 	// Behind a segment that has lost its footer too, a range may begin where that segment does: nothing closer tells.
 	early := len(l.Findings) > 0 && located != nil && located.FirstSeq <= l.End.FirstSeq && located.LastSeq >= l.End.FirstSeq
-	if located == nil || path.Base(located.Path) != l.End.File || located.Offset != l.End.Offset || !early &&
+	if located == nil || path.Base(located.Path) != l.fileOf(l.End.File) || !l.says(l.End.File, l.End.Offset, located.Offset) || !early &&
 		(located.FirstSeq != l.End.FirstSeq+uint64(loose)) && (located.FirstSeq != l.End.FirstSeq || located.LastSeq >= l.End.FirstSeq+uint64(loose)) ||
 		located.LastSeq != 0 && located.LastSeq < located.FirstSeq {
 		return fmt.Errorf("slow: %+v; %s: %w, located %+v", l.End, what, err, located)
 	}
-	if next := l.resumed; next > 0 && (located.LastSeq >= next || located.LastSeq == 0 && next > located.FirstSeq) {
+	// A compressed segment can lose its start frame and say by its index where its entries begin, so that the real reader knows that
+	// a damaged segment in front held none: a range that no error can name.
+	unnamed := located.LastSeq == 0 && len(l.packed) == 0
+	if next := l.resumed; next > 0 && (located.LastSeq >= next || unnamed && next > located.FirstSeq) {
 		return fmt.Errorf("slow: %+v, goes on at seq %d; %s: %w", l.End, next, what, err)
 	}
 	return nil

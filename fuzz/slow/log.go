@@ -82,15 +82,16 @@ type Log struct {
 	Halt     string // halt record, JSON
 	Findings []Finding
 
-	files    map[string][]byte
-	first    uint32 // number of the first segment that is part of the run: manifest.md, "Floor"
-	floor    uint64 // its first seq
-	baseTime *int64 // base_ended
-	resumed  uint64 // first seq behind the first damage from which reading can go on, 0: from none
-	lastGap  uint64 // first seq of the last damage
-	uncut    []int  // segments with bytes behind their footers
-	over     bool   // the manifest says that the run has ended
-	last     commit // K
+	files    map[string][]byte  // compressed segments as plain ones
+	packed   map[string]*packed // which of them are compressed, by the plain name
+	first    uint32             // number of the first segment that is part of the run: manifest.md, "Floor"
+	floor    uint64             // its first seq
+	baseTime *int64             // base_ended
+	resumed  uint64             // first seq behind the first damage from which reading can go on, 0: from none
+	lastGap  uint64             // first seq of the last damage
+	uncut    []int              // segments with bytes behind their footers
+	over     bool               // the manifest says that the run has ended
+	last     commit             // K
 	lastSalt uint64
 	lastSHA  [32]byte
 	seqAt    map[uint64]uint64 // last seq by ordinal
@@ -132,6 +133,7 @@ func number(name, ext string) (n uint32) {
 func Read(files map[string][]byte) *Log {
 	l := &Log{files: files, first: 1, floor: 1, seqAt: map[uint64]uint64{}, kinds: map[uint64]string{}, dicts: map[string]*dict{}}
 	l.readFloor()
+	l.expand()
 	l.End = l.walk()
 	l.checkManifest()
 	if !l.End.Verdict.damaged() { // else nobody asks
@@ -265,9 +267,6 @@ func runOf(s *segment) string {
 
 // walkFrom goes from segment to segment.
 func (l *Log) walkFrom(first uint32) End {
-	if ns := l.numbers(".segz"); len(ns) > 0 {
-		return l.end(Version, fmt.Sprintf("%08d.segz", ns[0]), -1, "compressed segment")
-	}
 	ns := l.numbers(".seg")
 	if len(ns) == 0 && l.files["manifest"] == nil && l.files["manifest.prev"] == nil {
 		return l.end(NotRun, "", -1, "neither manifest nor segment")
@@ -279,6 +278,9 @@ func (l *Log) walkFrom(first uint32) End {
 			return l.end(Missing, name, -1, "segment is not there")
 		}
 		s, verdict := openSegment(name, data)
+		if p := l.packed[name]; p != nil && p.verdict != Clean {
+			return l.end(p.verdict, name, 0, "header of a compressed segment")
+		}
 		if verdict != Clean {
 			off := int64(0)
 			if verdict == Corrupt {

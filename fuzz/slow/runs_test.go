@@ -73,6 +73,8 @@ type maker struct {
 	mem *vfs.Mem
 	o   runlog.Options
 	log *wal.Log // that batches has made
+
+	compress runlog.Compression // of runs made by batches
 }
 
 type clock struct{ now atomic.Int64 }
@@ -139,7 +141,7 @@ func (m *maker) batches(n, most int, e ending) (vfs.FS, string, error) {
 		return nil, "", err
 	}
 	log, err := wal.Create(wal.Options{
-		FS: m.mem, Dir: dir, SegmentBytes: 64 << 10, FirstBytes: 64 << 10, Clock: m.o.Clock, Salts: m.o.Salts, Inline: true,
+		FS: m.mem, Dir: dir, SegmentBytes: 64 << 10, FirstBytes: 64 << 10, Clock: m.o.Clock, Salts: m.o.Salts, Inline: true, Compress: m.compress,
 		Manifest: manifest.Manifest{Identity: manifest.Identity{Run: id, Instance: instance, Origin: manifest.OriginEngine, Build: "b2"}},
 	})
 	if err != nil {
