@@ -21,7 +21,7 @@ type Predecessor struct {
 	Run          string
 	Status       Status
 	LastSeq      uint64
-	DroppedBytes int64 // torn tail, never acknowledged
+	DroppedBytes int64 // torn tail: nothing proves that it was acknowledged
 	Recovered    bool  // by this Open
 	Parent       string
 	Origin       string
@@ -34,7 +34,8 @@ type Predecessor struct {
 var ErrUndecided = errors.New("the newest run is undecided")
 
 // UndecidedError: Open has refused to start a run, since an earlier one that may hold the newest state could be neither
-// recovered nor judged damaged: the disk is full, a read failed, no file could be opened, or a later version wrote it.
+// recovered nor judged damaged: the disk is full, a read failed, no file could be opened, a later version wrote it, or
+// its folder is a link that leads nowhere.
 // A run that started now would continue an older state for good. Nothing is lost; the next Open tries again.
 // Options.GoWithout starts nevertheless.
 type UndecidedError struct {
@@ -72,19 +73,26 @@ func sweep(o *Options, base string, now int64) (f found, err error) {
 		return f, fmt.Errorf("runlog: %w", err)
 	}
 	for _, e := range names {
-		if !e.IsDir() || !manifest.ValidRunID(e.Name()) {
+		if !manifest.ValidRunID(e.Name()) {
 			continue
 		}
 		dir := filepath.Join(base, e.Name())
 		f.newest = e.Name()
+		link, lerr := followed(o.FS, base, e)
 		before, _, merr := manifest.Read(o.FS, dir)
-		if errors.Is(merr, fs.ErrNotExist) && unborn(o.FS, dir) {
-			if err := removeAll(o.FS, dir); err != nil {
-				o.Logger.Warn("runlog: leftover of a run that never started", "dir", dir, "error", err)
+		if lerr == nil && errors.Is(merr, fs.ErrNotExist) && unborn(o.FS, dir) {
+			if !link {
+				if err := removeAll(o.FS, dir); err != nil {
+					o.Logger.Warn("runlog: leftover of a run that never started", "dir", dir, "error", err)
+				}
+				continue
 			}
-			continue
+			lerr = errNothingBehind
 		}
-		rec, err := wal.Recover(o.FS, dir, now)
+		rec, err := wal.Recovery{}, lerr
+		if err == nil {
+			rec, err = wal.Recover(o.FS, dir, now)
+		}
 		p := Predecessor{
 			Run: e.Name(), Status: rec.Status, LastSeq: rec.LastSeq, DroppedBytes: rec.DroppedBytes, Parent: rec.Manifest.Parent,
 			Origin: rec.Manifest.Origin, Err: rec.Damage,

@@ -19,6 +19,12 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer run.Close(ctx)
+	// A run that is damaged stops no Open; whether to go on without what it holds is not for the log to decide.
+	for _, p := range run.Predecessors() {
+		if p.Err != nil {
+			log.Fatalf("run %s cannot be used: %v", p.Run, p.Err)
+		}
+	}
 	// Log the message before any handler sees it. This returns at once; an error means that the engine must stop.
 	seq, err := run.Submit(runlog.Draft{
 		Topic: "exec.command", Type: "SubmitOrder", Payload: []byte("buy 100 at 42.50"),

@@ -29,18 +29,18 @@ func OpenReader(dir string, o ReaderOptions) (*Reader, error) { return wal.OpenR
 // RunInfo describes a run in a listing.
 type RunInfo struct {
 	Instance string
-	Run      string
+	Run      string // empty if the instance's folder is a link that cannot be followed
 	Dir      string
 	Manifest Manifest
 	Status   Status
 	Live     bool  // not sealed, and a process holds the instance
-	Err      error // the manifest could not be read, or its previous copy stands in for it
+	Err      error // the folder or manifest could not be read, or the manifest's previous copy stands in for it
 
 	Quarantine string // why the run is quarantined
 }
 
-// List describes all runs under a base folder, by instance and start time. It reads manifests only, and one that
-// cannot be read is listed with its error. ErrNotRun: the folder holds no instance with a run.
+// List describes all runs under a base folder, by instance and start time. It reads manifests only, follows links to
+// folders, and lists with its error what has a run's name and cannot be read. ErrNotRun: the folder holds no instance with a run.
 func List(base string, o ReaderOptions) ([]RunInfo, error) {
 	fsys := o.fs()
 	instances, err := fsys.ReadDir(base)
@@ -49,19 +49,30 @@ func List(base string, o ReaderOptions) ([]RunInfo, error) {
 	}
 	var list []RunInfo
 	for _, in := range instances {
-		if !in.IsDir() || !manifest.ValidInstance(in.Name()) {
+		if !manifest.ValidInstance(in.Name()) {
 			continue
 		}
 		dir := filepath.Join(base, in.Name())
+		if _, err := followed(fsys, base, in); errors.Is(err, ErrNotRun) {
+			continue // a file
+		} else if err != nil {
+			list = append(list, RunInfo{Instance: in.Name(), Dir: dir, Err: err})
+			continue
+		}
 		names, err := fsys.ReadDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		_, held, _ := fsys.LockHolder(filepath.Join(dir, manifest.LockName))
 		for _, e := range names {
-			if e.IsDir() && manifest.ValidRunID(e.Name()) {
-				list = append(list, describe(fsys, in.Name(), e.Name(), filepath.Join(dir, e.Name()), held))
+			if !manifest.ValidRunID(e.Name()) {
+				continue
 			}
+			info := RunInfo{Instance: in.Name(), Run: e.Name(), Dir: filepath.Join(dir, e.Name())}
+			if _, info.Err = followed(fsys, dir, e); info.Err == nil {
+				info = describe(fsys, in.Name(), e.Name(), info.Dir, held)
+			}
+			list = append(list, info)
 		}
 	}
 	for i, newer := len(list)-1, ""; i >= 0; i-- { // the live run is the newest unsealed one of its instance; an import may be newer

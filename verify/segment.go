@@ -42,7 +42,7 @@ type seg struct {
 	end      int64 // behind the last batch
 	firstSeq uint64
 	whole    bool  // every byte so far was good
-	torn     bool  // the log ends in bytes that were never acknowledged
+	torn     bool  // the log ends in bytes of which nothing proves that they were acknowledged
 	lost     int64 // end of what was filed as unreadable
 	untimed  *Finding
 
@@ -322,6 +322,7 @@ func (s *seg) finish(sum [32]byte) error {
 	if s.sealed {
 		v.lastSealed = s.number
 		s.checkFooter(sum)
+		v.over = !v.haveM && !s.ft.Continues()
 		s.checkIndex()
 		c.dropped += s.ft.Dropped
 	} else if s.strict {
@@ -452,7 +453,7 @@ func (s *seg) beyond(f vfs.File) error {
 	case st.Detached:
 		v.note("%s holds a halt record", filepath.Base(s.path))
 	case v.c.known && v.c.nextSalt == 0 && s.v.rep.Segments > 0:
-		v.note("%s was used, but nothing in it was acknowledged", filepath.Base(s.path))
+		v.note("%s was used, but nothing proves that anything in it was acknowledged", filepath.Base(s.path))
 	}
 	return nil
 }

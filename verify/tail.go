@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/runlog-io/runlog/index"
+	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
 	"github.com/runlog-io/runlog/segment/compressed"
@@ -54,7 +56,7 @@ func (s *seg) tail(off int64) error {
 		v.note("%s: its footer was not finished; it will be written again", name)
 	default:
 		s.torn = true
-		v.note("%s: torn tail from offset %d on, %d bytes, never acknowledged (or just being written)", name, off, s.lastByte(off)-off)
+		v.note("%s: torn tail from offset %d on, %d bytes: nothing proves that they were acknowledged, or they are just being written", name, off, s.lastByte(off)-off)
 	}
 	return nil
 }
@@ -129,6 +131,10 @@ func (s *seg) checkIndex() {
 	if v.goneBelow(s.number, err) {
 		return
 	}
+	if errors.Is(err, format.ErrOlder) {
+		v.note("%s is of an earlier version, and was not checked: readers build it again in memory, and runlog recover RUN writes it anew", name)
+		return
+	}
 	if err != nil {
 		v.problem(KindIndex, v.path(name), err)
 		return
@@ -183,7 +189,7 @@ func (s *seg) missingDerived(kind Kind, name string, fresh bool) bool {
 	}
 	switch f := (Finding{Kind: kind, Path: v.path(name), Offset: -1, Detail: "the file is not there"}); {
 	case v.isBelow(s.number): // removed while the run is checked
-	case v.sealed:
+	case v.sealed || v.over:
 		v.report(f)
 	case fresh:
 		v.note("%s is not there yet", name)

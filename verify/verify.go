@@ -79,7 +79,7 @@ type Options struct {
 	OnProgress func(done, total int64) // bytes of segments, called often; nil: not
 
 	// OnEntry gets every entry that can be read, in seq order: before, between and behind damage too, even where the
-	// commit that it belongs to is lost. Bytes that were never acknowledged are not among them. The view is valid during
+	// commit that it belongs to is lost. What is in a torn tail is not among them. The view is valid during
 	// the call. An error ends the check and is returned. nil: not.
 	OnEntry func(*entry.View) error
 
@@ -139,6 +139,7 @@ type verifier struct {
 	m          manifest.Manifest
 	haveM      bool // m is the manifest itself, not what stands in for it
 	sealed     bool // the manifest says so: then nothing is a torn tail
+	over       bool // so does the last footer, with the manifest lost: no process is about to write what is missing
 	identity   []byte
 	names      map[string]bool
 	indexes    map[uint32]bool
@@ -389,11 +390,13 @@ func (v *verifier) missing(from, to uint32) {
 			v.find(KindMissing, v.path(segment.FileName(n)), -1, 0, 0, fmt.Sprintf("%d more segments are not there", to-n+1))
 			break
 		}
-		first := uint64(0)
+		first, last := uint64(0), uint64(0)
 		if v.c.known && n == from {
-			first = v.c.chain.Seq + 1
+			if first, last = v.c.chain.Seq+1, v.lastSeqOf(to); last < first {
+				last = 0
+			}
 		}
-		v.find(KindMissing, v.path(segment.FileName(n)), -1, first, 0, "the segment is not there")
+		v.find(KindMissing, v.path(segment.FileName(n)), -1, first, last, "the segment is not there")
 	}
 	v.c.known, v.c.valueKnown, v.c.shaKnown, v.c.allGood, v.c.published = false, false, false, false, false
 	v.c.salt, v.c.nextSalt, v.c.named, v.c.ended = 0, 0, true, false

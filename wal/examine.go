@@ -31,7 +31,7 @@ type state struct {
 	final bool // the run's last commit or footer says so
 	// recovered: the last footer is recovery's own, which decides the end before it removes what is behind it.
 	recovered bool
-	torn      int64         // bytes behind the last whole batch that were never acknowledged
+	torn      int64         // bytes behind the last whole batch; nothing proves that they were acknowledged
 	dropped   int64         // what the footer that ends the run says was cut off
 	tornAt    int64         // where they begin
 	tornWhy   string        // what stands there

@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/runlog-io/runlog/entry"
-	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
@@ -21,7 +20,7 @@ import (
 type Recovery struct {
 	Status       manifest.Status
 	LastSeq      uint64
-	DroppedBytes int64 // torn tail, never acknowledged
+	DroppedBytes int64 // torn tail: nothing proves that it was acknowledged
 	Manifest     manifest.Manifest
 	Damage       error // why the run is quarantined
 }
@@ -182,7 +181,7 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 		_ = publishSealed(fsys, dir, ref, w, ft) // without its index the segment is whole; readers build it in memory
 		buildFilters(fsys, dir, fs, st.set, o.header.Number, func(error) {})
 	}
-	st.rebuildIndexes(fsys, dir, m.Run)
+	_, _ = newDerived(fsys, dir, m.Run, st.set, checkedWhole).mend(true) // they only save time
 	if err := st.removeExtras(fsys, dir); err != nil {
 		return Recovery{}, err
 	}
@@ -458,33 +457,4 @@ func settle(fsys vfs.FS, ref *segRef, in *sealedInfo) error {
 		_ = f.Close()
 	}
 	return &format.Error{Path: ref.path, Offset: in.footer.ContentEnd, Why: "make the footer durable", Err: err}
-}
-
-// rebuildIndexes writes the indexes and filters that a crash has kept from being written. They only save time, so
-// trouble is ignored.
-func (st *state) rebuildIndexes(fsys vfs.FS, dir, run string) {
-	fs := newFiles(fsys, dir, maxOpenFiles, func(error) {}) // maps what is on the disk by now
-	fs.run = run
-	defer fs.closeAll()
-	absent := func(name string) bool {
-		_, err := fsys.Stat(filepath.Join(dir, name))
-		return errors.Is(err, errNotExist)
-	}
-	for _, ref := range st.set.segs {
-		if !absent(index.FileName(ref.number)) {
-			continue
-		}
-		if in, err := fs.loadInfo(ref); err == nil {
-			if o, err := rebuild(fsys, ref.path, in); err == nil {
-				_ = writeIndex(fsys, dir, o, &in.footer)
-			}
-		}
-	}
-	for _, ref := range st.set.segs {
-		for _, r := range index.Due(ref.number) {
-			if absent(index.FilterName(r.First, r.Last)) {
-				buildFilter(fsys, dir, fs, st.set, r, func(error) {})
-			}
-		}
-	}
 }

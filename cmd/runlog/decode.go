@@ -196,6 +196,10 @@ func (d *decoder) keyLists() error {
 	first := ""
 	return d.object(func(name []byte, at int) error {
 		kind := d.intern(name)
+		if kind == "" {
+			d.at = at
+			return d.fail("a kind has no name")
+		}
 		if kind == first || kinds[kind] {
 			d.at = at
 			return d.fail("kind %.80q stands there twice", kind)

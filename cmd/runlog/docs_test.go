@@ -52,3 +52,15 @@ func TestG41ThePageShowsWhatTheToolPrints(t *testing.T) {
 		}
 	}
 }
+
+func TestThePageShowsTheFormatsVersions(t *testing.T) {
+	page, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := do(t, "version", "--json").want(t, 0).out
+	_, formats, ok := strings.Cut(out, `"formats":`)
+	if !ok || !strings.Contains(string(page), `"formats":`+formats) {
+		t.Errorf("the page does not show %s", out)
+	}
+}

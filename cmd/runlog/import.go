@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,9 @@ are met. A line that is malformed or over a limit ends the import with its numbe
 				}
 				o.Labels[k] = v
 			}
+			if err := mayHoldInstances(args[0]); err != nil {
+				return err
+			}
 			o.Dir = args[0]
 			return a.importFile(o, args[1])
 		},
@@ -68,6 +72,21 @@ are met. A line that is malformed or over a limit ends the import with its numbe
 	f.StringVar(&o.ConfigHash, "config-hash", "", "configuration hash to note in the manifest")
 	f.StringArrayVar(&labels, "label", nil, "`KEY=VALUE` to note in the manifest; may be repeated")
 	return cmd
+}
+
+// mayHoldInstances refuses what is no base folder but part of one: an import would put folders into a finished run, or a
+// run where nobody looks for it. A folder that is empty, foreign or not there yet may become a base.
+func mayHoldInstances(dir string) error {
+	kind, err := classify(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case kind == isRun || kind == isInst:
+		return notBase(dir, kind)
+	}
+	return nil
 }
 
 func (a *app) importFile(o runlog.Options, file string) (err error) {

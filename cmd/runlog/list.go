@@ -176,6 +176,10 @@ func (a *app) info(r *runlog.Reader) error {
 	if in.Segments, err = segments(r.Dir(), m.FirstSegment(), r.LastSeq()); err != nil {
 		return err
 	}
+	if in.Live {
+		in.TornBytes = 0 // what is behind the last whole batch is being written
+		beingIndexed(in.Segments)
+	}
 	for _, s := range in.Segments {
 		in.Bytes += s.Bytes
 		if in.Plain += s.Bytes; s.Codec != "" {

@@ -81,7 +81,11 @@ func (a *app) finish(err error) int {
 		err = fmt.Errorf("write the output: %w", a.out.err)
 	}
 	if err != nil {
-		fmt.Fprintf(a.stderr, "runlog: %s\n", printable(strings.ReplaceAll(err.Error(), "\n", "; "), -1))
+		what := strings.Split(err.Error(), "\n")
+		for i := range what {
+			what[i] = strings.TrimPrefix(what[i], "runlog: ") // the library says so, too
+		}
+		fmt.Fprintf(a.stderr, "runlog: %s\n", printable(strings.Join(what, "; "), -1))
 	}
 	switch {
 	case a.out.err != nil:

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/index"
@@ -47,9 +48,9 @@ func classify(dir string) (folder, error) {
 		switch {
 		case isSegment, isCompressed, e.Name() == manifest.FileName, e.Name() == manifest.PrevName:
 			return isRun, nil
-		case e.IsDir() && manifest.ValidRunID(e.Name()):
+		case manifest.ValidRunID(e.Name()):
 			kind = isInst
-		case kind == foreign && e.IsDir() && manifest.ValidInstance(e.Name()) && i < maxNames && holdsRuns(filepath.Join(dir, e.Name())):
+		case kind == foreign && isFolder(dir, e) && manifest.ValidInstance(e.Name()) && i < maxNames && holdsRuns(filepath.Join(dir, e.Name())):
 			kind = isBase
 		}
 	}
@@ -59,10 +60,19 @@ func classify(dir string) (folder, error) {
 	return kind, nil
 }
 
+// isFolder follows links.
+func isFolder(dir string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.IsDir()
+	}
+	info, err := os.Stat(filepath.Join(dir, e.Name()))
+	return err == nil && info.IsDir()
+}
+
 func holdsRuns(dir string) bool {
 	names, _ := os.ReadDir(dir)
 	for _, e := range names {
-		if e.IsDir() && manifest.ValidRunID(e.Name()) {
+		if manifest.ValidRunID(e.Name()) {
 			return true
 		}
 	}
@@ -134,11 +144,11 @@ func (a *app) afterReading(r *runlog.Reader) {
 		a.note("%s: the run begins at seq %d: retention has removed what was in front", r.Dir(), first)
 	}
 	if n := r.DroppedBytes(); n > 0 && !r.Status().Sealed() && r.Damage() == nil {
-		what := "never acknowledged; the next start of the engine drops it"
+		what := "torn tail of %d bytes behind seq %d: nothing proves that it was acknowledged; the next start of the engine drops it"
 		if live(r.Dir(), r.Manifest()) {
-			what = "the engine is writing it"
+			what = "%d bytes behind seq %d are no whole batch yet: the engine is writing it"
 		}
-		a.note("%s: torn tail of %d bytes behind seq %d: %s", r.Dir(), n, r.LastSeq(), what)
+		a.note("%s: "+what, r.Dir(), n, r.LastSeq())
 	}
 	if r.Status() == runlog.Quarantined {
 		reason := "its quarantine file cannot be read"
@@ -166,7 +176,7 @@ func live(dir string, m runlog.Manifest) bool {
 	}
 	newest := ""
 	for _, e := range names {
-		if e.IsDir() && manifest.ValidRunID(e.Name()) {
+		if manifest.ValidRunID(e.Name()) {
 			newest = e.Name()
 		}
 	}
@@ -201,6 +211,20 @@ type segmentInfo struct {
 	Problem  string `json:"problem,omitempty"`
 }
 
+const noIndex = "index is missing"
+
+// beingIndexed takes back what was said of a live run's newest sealed segment: its index follows its footer.
+func beingIndexed(list []segmentInfo) {
+	for i := range slices.Backward(list) {
+		if s := &list[i]; s.Sealed {
+			if s.Problem == noIndex {
+				s.Problem = ""
+			}
+			return
+		}
+	}
+}
+
 // segments describes the segment files from number first on. Those without a footer get their numbers from the run's end.
 func segments(dir string, first uint32, lastSeq uint64) ([]segmentInfo, error) {
 	names, err := vfs.OS.ReadDir(dir)
@@ -225,7 +249,7 @@ func segments(dir string, first uint32, lastSeq uint64) ([]segmentInfo, error) {
 		if info, err := os.Stat(filepath.Join(dir, index.FileName(n))); err == nil {
 			s.Index = info.Size()
 		} else if s.Sealed && errors.Is(err, fs.ErrNotExist) && s.Problem == "" {
-			s.Problem = "index is missing"
+			s.Problem = noIndex
 		}
 		if s.Sealed {
 			seq = max(seq, s.LastSeq)

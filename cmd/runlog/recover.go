@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ const (
 	decidedCrashed    decision = "crashed"    // its process died
 	decidedQuarantine decision = "quarantine" // acknowledged data is damaged
 	decidedNothing    decision = "nothing"    // it is sealed, or quarantined, already
+	decidedMended     decision = "mended"     // it is sealed; what is made of its segments was missing, damaged or of an earlier version
 	decidedLive       decision = "live"       // a process holds the instance
 	decidedUnborn     decision = "unborn"     // it died before it had a file that tells anything
 	undecided         decision = "undecided"  // it could not be looked at, or not be finished
@@ -48,6 +50,7 @@ type recoveryJSON struct {
 	Offset       *int64        `json:"offset,omitempty"`
 	FirstBad     uint64        `json:"first_bad_seq,omitempty"`
 	LastBad      uint64        `json:"last_bad_seq,omitempty"`
+	Rewritten    []string      `json:"rewritten,omitempty"`
 	Detail       string        `json:"detail,omitempty"`
 }
 
@@ -55,10 +58,13 @@ func (a *app) recoverCmd() *cobra.Command {
 	dry := false
 	cmd := &cobra.Command{
 		Use: "recover PATH", Short: "Bring runs whose process died to their end, as the engine's next start would",
-		Long: `recover decides how each run that is not sealed has ended, and seals it: what was never acknowledged is cut off and counted, index,
-footer and manifest are written. A run whose acknowledged data is damaged is quarantined: its segments stay as they are. PATH is a run's
+		Long: `recover decides how each run that is not sealed has ended, and seals it: a torn tail, of which nothing proves that it was
+acknowledged, is cut off and counted; index, footer and manifest are written. A run whose acknowledged data is damaged is quarantined: its segments stay as they are. PATH is a run's
 directory, or an instance's or the base folder. The engine does the same by itself when it starts; recover is for whoever wants to know, or
 wants it done, before. It takes the instance's lock: an instance that a process holds is left alone.
+
+A sealed run that is named itself gets back what is made of its segments, if that is missing, damaged or of an earlier version: indexes,
+filters and the manifest. All of these are read for it, and for each index that is written its whole segment.
 
 --dry-run says what would be done, and changes nothing. It takes no lock and works beside the engine and on read-only media.
 
@@ -71,7 +77,11 @@ Exit codes: 0 fine; 1 a run is, or would be, quarantined; 2 usage, the instance 
 			dirs, err := a.unsealed(args[0])
 			if dry {
 				for _, dir := range dirs {
-					err = errors.Join(err, a.printRecovery(foresee(dir, false)))
+					r, ferr := foresee(dir, false)
+					if r.settled() {
+						r, ferr = mend(r)
+					}
+					err = errors.Join(err, a.printRecovery(r, ferr))
 				}
 				return err
 			}
@@ -82,7 +92,8 @@ Exit codes: 0 fine; 1 a run is, or would be, quarantined; 2 usage, the instance 
 	return cmd
 }
 
-// unsealed lists the runs below path that are not sealed; a run that is named itself is always listed.
+// unsealed lists the runs below path that are not sealed, and those that are quarantined, since they are bad news; a run
+// that is named itself is always listed.
 func (a *app) unsealed(path string) ([]string, error) {
 	kind, err := classify(path)
 	switch {
@@ -99,16 +110,19 @@ func (a *app) unsealed(path string) ([]string, error) {
 	all, err := runsBelow(path, kind)
 	var dirs []string
 	for _, dir := range all {
-		m, _, merr := manifest.Read(vfs.OS, dir)
-		if _, quarantined, _ := manifest.ReadQuarantine(vfs.OS, dir); quarantined || merr == nil && m.Status.Sealed() {
-			continue
+		if m, _, merr := manifest.Read(vfs.OS, dir); quarantined(dir) || merr != nil || !m.Status.Sealed() {
+			dirs = append(dirs, dir)
 		}
-		dirs = append(dirs, dir)
 	}
 	if len(dirs) == 0 && err == nil {
 		a.note("%s: nothing to recover: %s, all sealed", path, number(len(all), "run", "runs"))
 	}
 	return dirs, err
+}
+
+func quarantined(dir string) bool {
+	_, is, _ := manifest.ReadQuarantine(vfs.OS, dir)
+	return is
 }
 
 // foresee says what recovery would make of a run, by reading alone. mine: this process holds the instance.
@@ -165,6 +179,11 @@ func foresee(dir string, mine bool) (recoveryJSON, error) {
 		}
 	}
 	return r, nil
+}
+
+// settled reports whether a run has come to its end, and a good one.
+func (r *recoveryJSON) settled() bool {
+	return r.Decision == decidedNothing && r.Status.Sealed() && r.Status != runlog.Quarantined
 }
 
 // locate takes file, offset and seqs from an error.
@@ -285,9 +304,21 @@ func (a *app) recoverAll(dirs []string) (failed error) {
 }
 
 func (a *app) recoverInstance(inst string, dirs []string) (failed error) {
+	dirs = slices.DeleteFunc(dirs, func(dir string) bool { // which needs no lock
+		if !quarantined(dir) {
+			return false
+		}
+		r, err := foresee(dir, true)
+		r.DryRun = false
+		failed = errors.Join(failed, a.printRecovery(r, err))
+		return true
+	})
+	if len(dirs) == 0 {
+		return failed
+	}
 	for _, dir := range dirs {
 		if !manifest.ValidRunID(filepath.Base(dir)) {
-			return fmt.Errorf("%s: the folder is not named as a run, so it may not be in an instance's folder: rename it, or use --dry-run", dir)
+			return errors.Join(failed, fmt.Errorf("%s: the folder is not named as a run, so it may not be in an instance's folder: rename it, or use --dry-run", dir))
 		}
 	}
 	host, _ := os.Hostname()
@@ -299,10 +330,10 @@ func (a *app) recoverInstance(inst string, dirs []string) (failed error) {
 		if h, ok := manifest.DecodeHolder(held.Holder); ok {
 			who = h.String()
 		}
-		return fmt.Errorf("%s: left alone: %w by %s", inst, runlog.ErrLocked, who)
+		return errors.Join(failed, fmt.Errorf("%s: left alone: %w by %s", inst, runlog.ErrLocked, who))
 	}
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	defer lock.Close()
 	for _, dir := range dirs {
@@ -320,6 +351,9 @@ func (a *app) recoverRun(dir string) (recoveryJSON, error) {
 	r := recoveryJSON{Record: "recovery", Dir: dir, Run: filepath.Base(dir), Decision: before.Decision}
 	if before.Decision == decidedUnborn || before.Decision == decidedNothing {
 		before.DryRun = false
+		if before.settled() {
+			return mend(before)
+		}
 		return before, nil
 	}
 	rec, err := wal.Recover(vfs.OS, dir, time.Now().UnixNano())
@@ -371,6 +405,8 @@ func (a *app) printRecovery(r recoveryJSON, err error) error {
 		if r.Detail != "" {
 			s = "nothing to do: " + r.Detail
 		}
+	case decidedMended:
+		s = string(r.Status) + "; " + would + "written anew: " + r.rewritten()
 	case decidedLive:
 		s = "skipped: " + r.Detail
 	case decidedUnborn:
@@ -384,9 +420,9 @@ func (a *app) printRecovery(r recoveryJSON, err error) error {
 		case r.DroppedBytes == 0:
 			s += ", no torn tail"
 		case r.Offset != nil:
-			s += fmt.Sprintf(", torn tail of %s bytes behind %s offset %d, never acknowledged", count(r.DroppedBytes), r.File, *r.Offset)
+			s += fmt.Sprintf(", torn tail of %s bytes behind %s offset %d, of which nothing proves that it was acknowledged", count(r.DroppedBytes), r.File, *r.Offset)
 		default:
-			s += fmt.Sprintf(", torn tail of %s bytes, never acknowledged", count(r.DroppedBytes))
+			s += fmt.Sprintf(", torn tail of %s bytes, of which nothing proves that it was acknowledged", count(r.DroppedBytes))
 		}
 	}
 	a.out.line("%s: %s", r.Dir, printable(s, -1))

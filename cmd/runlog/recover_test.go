@@ -187,7 +187,16 @@ func TestAQuarantinedRunIsBadForRecoverToo(t *testing.T) {
 	if r := do(t, "recover", dir, "--dry-run"); r.code != 1 || !strings.Contains(r.out, "nothing to do: it is quarantined: because") {
 		t.Errorf("%d %s", r.code, r.out)
 	}
-	if r := do(t, "recover", base, "--dry-run").want(t, 0, "nothing to recover"); r.out != "" {
-		t.Error(r.out)
+	for _, path := range []string{base, filepath.Dir(dir), dir} { // wherever it is found
+		for _, flags := range [][]string{nil, {"--dry-run"}} {
+			before := tree(t, base)
+			r := recovery(t, 1, append(flags, path)...)
+			if r.Dir != dir || r.Decision != decidedNothing || r.Status != runlog.Quarantined || !strings.Contains(r.Detail, "because") || r.DryRun != (flags != nil) {
+				t.Errorf("%s %v: %+v", path, flags, r)
+			}
+			if after := tree(t, base); !slices.Equal(before, after) {
+				t.Errorf("%s %v: changed from %v to %v", path, flags, before, after)
+			}
+		}
 	}
 }

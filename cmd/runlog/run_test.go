@@ -298,6 +298,7 @@ func TestMalformedLineNamesItselfAndLeavesNothing(t *testing.T) {
 		`{"topic":"t","type":"x","ts_init":1,"keys":{"a":"b"}}`:                                 "want a list",
 		`{"topic":"t","type":"x","ts_init":1,"keys":{"a":[1]}}`:                                 "want a string",
 		`{"topic":"t","type":"x","ts_init":1,"keys":{"a":["1"],"a":["2"]}}`:                     "twice",
+		`{"topic":"t","type":"x","ts_init":1,"keys":{"":["v"]}}`:                                "a kind has no name",
 		`{"topic":"t","type":"x","ts_init":1,"keys":{"a":[""]}}`:                                "1 to 255",
 		`{"topic":"t","type":"x","ts_init":1,"keys":{"id":["x"]}}`:                              "taken from the entry",
 		`{"topic":"t","type":"x","ts_init":1,"keys":{"` + strings.Repeat("k", 65) + `":["x"]}}`: "1 to 64",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -109,8 +110,8 @@ func (a *app) verifyCmd() *cobra.Command {
 		Long: `verify reads everything and recomputes every checksum and digest: frames, commits and their chain, footers, the chained
 SHA-256, the manifest against the segments, and index and filter files against the entries. It never writes, takes no lock, and works beside
 the engine. A PATH is a run's directory, or an instance's or the base folder, for all runs in it. Each finding is one line on stdout, as soon
-as it is known; one bad place never hides the next. A torn tail of a run that is not sealed is a note on stderr, not a finding: it was never
-acknowledged.
+as it is known; one bad place never hides the next. A torn tail of a run that is not sealed is a note on stderr, not a finding: nothing
+proves that it was acknowledged.
 
 Each run is checked by a worker, a process of its own, so that a hanging disk or a crash costs one run and is never taken for damage.
 
@@ -199,7 +200,8 @@ func (a *app) targets(paths []string) (list []target, failed error) {
 	return list, failed
 }
 
-// runsBelow lists the directories of the runs in an instance's or base folder, by instance and start time.
+// runsBelow lists the directories of the runs in an instance's or base folder, by instance and start time: everything
+// that has a run's name, so that a link that leads nowhere is not passed over.
 func runsBelow(path string, kind folder) (dirs []string, failed error) {
 	names, err := os.ReadDir(path)
 	if err != nil {
@@ -208,10 +210,9 @@ func runsBelow(path string, kind folder) (dirs []string, failed error) {
 	for _, e := range names {
 		dir := filepath.Join(path, e.Name())
 		switch {
-		case !e.IsDir():
 		case kind == isInst && manifest.ValidRunID(e.Name()):
 			dirs = append(dirs, dir)
-		case kind == isBase && manifest.ValidInstance(e.Name()):
+		case kind == isBase && manifest.ValidInstance(e.Name()) && (isFolder(path, e) || e.Type()&fs.ModeSymlink != 0):
 			below, err := runsBelow(dir, isInst)
 			dirs, failed = append(dirs, below...), errors.Join(failed, err)
 		}

@@ -93,6 +93,9 @@ func (c *config) serve(ctx context.Context, out sender, broken func() error) err
 	if err != nil {
 		return err
 	}
+	if err := checkPredecessors(run.Predecessors(), c.without); err != nil {
+		return err
+	}
 	// On an error the run is not closed: a clean end would say that the story ends here, and the next start would
 	// begin a new one.
 	h := hello{Open: time.Since(start)}

@@ -49,7 +49,8 @@ What the demonstration does, step by step:
      compared with that of the uninterrupted run, and with the state rebuilt from the log alone, which on its way must
      also give each state hash that the engine has recorded.
 
-Exit code: 0 if all answers are "yes"; 1 if one is "no", or the input is malformed; 2 if it could not be done.
+Exit code: 0 if all answers are "yes"; 1 if one is "no", the input is malformed, or the engine's last run cannot be
+used; 2 if it could not be done.
 
 Flags:
 `
@@ -63,9 +64,10 @@ type config struct {
 	kills  int
 	input  string
 
-	instance string // of run
-	feed     bool   // of run: write messages to stdout
-	ack      uint64 // of run: the last message that the parent has got
+	instance string   // of run
+	feed     bool     // of run: write messages to stdout
+	ack      uint64   // of run: the last message that the parent has got
+	without  []string // of run: ids of unusable runs to go on without
 
 	stdout io.Writer
 	stderr io.Writer
@@ -97,7 +99,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 130
 	}
 	_, _ = fmt.Fprintln(stderr, "exchange:", err)
-	if errors.Is(err, errNo) || errors.Is(err, flow.ErrMalformed) {
+	if errors.Is(err, errNo) || errors.Is(err, errUnusable) || errors.Is(err, flow.ErrMalformed) {
 		return 1
 	}
 	return 2
@@ -134,6 +136,10 @@ func (c *config) parse(verb string, args []string) error {
 	if verb == "run" {
 		f.StringVar(&c.instance, "instance", instance, "name of the engine's instance")
 		f.BoolVar(&c.feed, "feed", false, "write messages and progress to stdout, in binary, for the demonstration")
+		f.Func("without", "go on without the state in this `run`, which is damaged; may be repeated", func(id string) error {
+			c.without = append(c.without, id)
+			return nil
+		})
 		f.Uint64Var(&c.ack, "ack", 0, "number of the last message that was received; later ones are sent again")
 	} else {
 		f.BoolVar(&c.keep, "keep", false, "leave the runs on the disk, and say where")

@@ -54,3 +54,16 @@ var All = []Mutant{
 	{"floor-in-one-copy", "the manifest's previous copy does not know of the floor", "retention"},
 	{"removal-unsynced", "a run's files are removed before its new name is on the disk", "retention"},
 }
+
+// beforehand lists the mutants with which a row does not come as far as to a case, and the words in which it says so. The runs
+// that it starts from are judged first, by the same promises, and what such a mutant breaks is among them. A row that fails
+// before its first case for anything else has not caught the mutant.
+var beforehand = map[string]string{
+	// A run is damaged and recovered; the judge demands that reading it ends in an error.
+	"shorten-on-damage": `specimen "quarantined": 2 entries, but 2 are claimed, and an error: false`,
+	"ignore-evidence":   `specimen "quarantined": 2 entries, but 2 are claimed, and an error: false`,
+	// The same damage is one that only the digest shows.
+	"skip-digest": `specimen "quarantined": the damage is not there`,
+	// The second decoder, which keeps to the format pages, believes no frame of such a run, torn or not.
+	"drop-salt": "no power cut tears the last batch",
+}

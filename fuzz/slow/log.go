@@ -15,7 +15,7 @@ type Verdict string
 // The verdicts.
 const (
 	Clean     Verdict = "clean"      // at a commit, and only zeros or a footer behind it
-	Torn      Verdict = "torn"       // at a commit, and what is behind it was never acknowledged
+	Torn      Verdict = "torn"       // at a commit, and nothing proves that what is behind it was acknowledged
 	Corrupt   Verdict = "corrupt"    // acknowledged data is damaged
 	Missing   Verdict = "missing"    // so is a segment that must be there
 	Version   Verdict = "version"    // something newer than these pages

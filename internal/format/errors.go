@@ -12,7 +12,7 @@ import (
 var (
 	// ErrCorrupt: bytes that were durable are damaged, missing or not where they belong.
 	ErrCorrupt = errors.New("corrupt")
-	// ErrTorn: the log ends in bytes that were never acknowledged.
+	// ErrTorn: the log ends in bytes of which nothing proves that they were acknowledged.
 	ErrTorn = errors.New("torn tail")
 	// ErrVersion: a valid file of a version that this build does not read.
 	ErrVersion = errors.New("unknown format version")
@@ -74,3 +74,14 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// ErrOlder is ErrVersion for a file of an earlier version. One that is derived can be written anew: nobody who wrote it
+// knew more than this build.
+var ErrOlder error = older{}
+
+type older struct{}
+
+func (older) Error() string { return ErrVersion.Error() }
+
+// Is makes errors.Is(err, ErrVersion) hold.
+func (older) Is(target error) bool { return target == ErrVersion }

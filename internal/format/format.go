@@ -115,7 +115,11 @@ func OpenHeader(path string, b []byte, magic string, version uint16) (Prelude, e
 	}
 	if p.Version != version || binary.LittleEndian.Uint16(b[offFlags:]) != 0 {
 		why := fmt.Sprintf("version %d, this build reads %d", p.Version, version)
-		return p, &Error{Path: path, Offset: offVersion, Why: why, Err: ErrVersion}
+		err := ErrVersion
+		if p.Version < version {
+			err = ErrOlder
+		}
+		return p, &Error{Path: path, Offset: offVersion, Why: why, Err: err}
 	}
 	return p, nil
 }

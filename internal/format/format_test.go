@@ -116,6 +116,7 @@ func TestHeaderErrorsAreTyped(t *testing.T) {
 		{"compressed", edit(func(b []byte) { copy(b, MagicCompressed) }, true), ErrWrongKind},
 		{"newer version", edit(func(b []byte) { b[offVersion] = 4 }, true), ErrVersion},
 		{"older version", edit(func(b []byte) { b[offVersion] = 2 }, true), ErrVersion},
+		{"older version, by its own name", edit(func(b []byte) { b[offVersion] = 2 }, true), ErrOlder},
 		{"damaged version", edit(func(b []byte) { b[offVersion] = 4 }, false), ErrCorrupt},
 		{"unknown flags", edit(func(b []byte) { b[offFlags] = 1 }, true), ErrVersion},
 		{"size 0", edit(func(b []byte) { b[offHeaderSize] = 0 }, true), ErrCorrupt},

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	_ "embed"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -100,6 +101,11 @@ func text(w io.Writer, sums map[string]*matrix.Result) (bad bool) {
 	return bad
 }
 
+// found is what was written by hand about findings: the page is made anew each time, and has it at its end.
+//
+//go:embed found.md
+var found string
+
 func page(w io.Writer, sums map[string]*matrix.Result) {
 	fmt.Fprintf(w, `# The fault matrix
 
@@ -135,6 +141,7 @@ in the column "each run" before every change of main.
 			fmt.Fprintf(w, "- %s: %s\n", matrix.Rows[i].Fault, r.Detail)
 		}
 	}
+	fmt.Fprint(w, "\n", found)
 }
 
 // number writes 1234567 as 1,234,567.
