@@ -148,12 +148,8 @@ func (r *Reader) adopt(st *state) {
 	if d := st.damage; d != nil && r.onlyFooter(st) {
 		r.warn(&format.Error{Path: d.Path, Offset: d.Offset, Why: d.Why + "; the footer is gone, and everything else is there", Err: d.Err})
 	} else if d != nil {
-		switch {
-		case !m.Status.Sealed():
-		case m.LastSeq >= d.FirstSeq:
+		if m.Status.Sealed() && m.LastSeq >= d.FirstSeq {
 			d.LastSeq = m.LastSeq
-		default: // behind the last entry
-			d.FirstSeq, d.LastSeq = 0, 0
 		}
 		f.damage.Store(d)
 	} else if m.Status.Sealed() {
