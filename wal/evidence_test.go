@@ -1,10 +1,8 @@
 package wal
 
 import (
-	"errors"
 	"testing"
 
-	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
 )
@@ -33,43 +31,5 @@ func TestAnEndOfTheLogThatIsLostWithItsEvidenceLooksTorn(t *testing.T) {
 	edit(t, mem, segment.FileName(1), func(b []byte) []byte { clear(b[first:end]); return b })
 	if rec := recovered(t, mem); rec.Status != manifest.Quarantined {
 		t.Errorf("the mark proves it: %+v", rec)
-	}
-}
-
-// A run that recovery has sealed: its last commit does not say that it is the last.
-func sealedByRecovery(t *testing.T) (g *rig, end int64) {
-	g = newRig(t).fill(20, 600)
-	end = g.log.active.end.Load()
-	g.mem = g.killed()
-	if rec := recovered(t, g.mem); rec.LastSeq != 20 {
-		t.Fatalf("%+v", rec)
-	}
-	return g, end
-}
-
-func TestASealedRunWithoutItsLastFooterHasAllEntries(t *testing.T) {
-	g, end := sealedByRecovery(t)
-	edit(t, g.mem, segment.FileName(1), func(b []byte) []byte { return b[:end] })
-	r := openReader(t, g.mem)
-	whole(t, r, g.want)
-	if r.Damage() != nil || len(r.Warnings()) == 0 || r.Status() != manifest.CrashedRecovered {
-		t.Errorf("damage %v, warnings %v, %s", r.Damage(), r.Warnings(), r.Status())
-	}
-}
-
-func TestASealedRunsLossBehindTheLastEntryNamesNoSeq(t *testing.T) {
-	g := newRig(t).fill(20, 600)
-	end := g.log.active.end.Load()
-	g.must(g.log.Mark())
-	g.mem = g.killed()
-	recovered(t, g.mem)
-	edit(t, g.mem, segment.FileName(1), func(b []byte) []byte { return b[:end] }) // the mark too
-	r := openReader(t, g.mem)
-	var at *format.Error
-	if err := r.Damage(); !errors.As(err, &at) || at.FirstSeq != 0 || at.LastSeq != 0 {
-		t.Errorf("%v", err)
-	}
-	if n, _, wrong := prefix(r, g.want); n != 20 || wrong != nil {
-		t.Errorf("%d entries, %v", n, wrong)
 	}
 }

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -145,15 +144,9 @@ func (r *Reader) adopt(st *state) {
 	r.ext = f
 	r.set = f.set.Load
 	m := &r.manifest
-	if d := st.damage; d != nil && r.onlyFooter(st) {
-		r.warn(&format.Error{Path: d.Path, Offset: d.Offset, Why: d.Why + "; the footer is gone, and everything else is there", Err: d.Err})
-	} else if d != nil {
-		switch {
-		case !m.Status.Sealed():
-		case m.LastSeq >= d.FirstSeq:
+	if d := st.damage; d != nil {
+		if m.Status.Sealed() && m.LastSeq >= d.FirstSeq {
 			d.LastSeq = m.LastSeq
-		default: // behind the last entry
-			d.FirstSeq, d.LastSeq = 0, 0
 		}
 		f.damage.Store(d)
 	} else if m.Status.Sealed() {
@@ -185,32 +178,6 @@ func (r *Reader) adopt(st *state) {
 	if st.halt != nil && m.Halt == nil {
 		m.Halt = st.halt
 	}
-}
-
-// onlyFooter reports whether a sealed run has lost no more than its last segment's footer: the digest in the manifest, over
-// all content, notes included, still holds.
-func (r *Reader) onlyFooter(st *state) bool {
-	m, n := &r.manifest, len(st.set.segs)
-	if !m.Status.Sealed() || len(st.open) != 1 || st.chain.Seq != m.LastSeq {
-		return false
-	}
-	var prev [32]byte
-	if n > 1 {
-		in, err := r.files.loadInfo(st.set.segs[n-2])
-		if err != nil {
-			return false
-		}
-		prev = in.footer.RunSHA
-	} else if b, err := hex.DecodeString(m.BaseDigest); err != nil || copy(prev[:], b) != len(b) { // what retention has removed in front
-		return false
-	}
-	o := st.open[0]
-	sum, err := contentSHA(o.file, o.end.Load())
-	if err != nil {
-		return false
-	}
-	sha := segment.RunSHA(prev, o.header.Number, sum)
-	return hex.EncodeToString(sha[:]) == m.Digest
 }
 
 // checkSealed compares a sealed run's end with its manifest: here a tail that does not validate is damage, never torn.

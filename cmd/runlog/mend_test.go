@@ -94,3 +94,15 @@ func reversion(b []byte, by int) {
 	clear(b[sum : sum+8])
 	le.LittleEndian.PutUint64(b[sum:], xxhash.Sum64(b[:n]))
 }
+
+func TestRecoverMendsACompressedRun(t *testing.T) {
+	_, dir := imported(t, many(5000))
+	do(t, "compress", dir).want(t, 0)
+	if err := os.Remove(filepath.Join(dir, "00000001.idx")); err != nil {
+		t.Fatal(err)
+	}
+	if r := recovery(t, 0, dir); r.Decision != decidedMended || !slices.Equal(r.Rewritten, []string{"00000001.idx"}) {
+		t.Errorf("%+v", r)
+	}
+	do(t, "verify", "--no-isolate", dir).want(t, 0)
+}
