@@ -126,6 +126,17 @@ func (fs *files) held(key string) *mapped {
 	return nil
 }
 
+// heldName is held for a name that is in a buffer.
+func (fs *files) heldName(key []byte) *mapped {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if m := fs.byKey[string(key)]; m != nil && m.elem != nil {
+		m.pins++
+		return m
+	}
+	return nil
+}
+
 // pin returns the mapped thing under key, loading it if need be. Errors are not remembered.
 func (fs *files) pin(key string, load func(m *mapped) error) (*mapped, error) {
 	fs.mu.Lock()

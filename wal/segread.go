@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"sync"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
@@ -215,7 +216,7 @@ func (m *mapped) get(seq uint64, buf *Buffer) (v entry.View, err error) {
 	return v, err
 }
 
-func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, _ *Buffer) (seq uint64, err error) {
+func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64) (seq uint64, err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(old)
@@ -381,9 +382,25 @@ func notEOF(err error) error {
 	return err
 }
 
-func (o *openSeg) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (uint64, error) {
-	found := uint64(0)
-	_, err := o.allWith(fp, kind, value, limit, buf, func(v entry.View) bool {
+// buffers are for reading entries of open segments that nobody keeps.
+var buffers = sync.Pool{New: func() any { return new(Buffer) }}
+
+func (o *openSeg) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64) (uint64, error) {
+	seq, ok := o.ix.First(fp, limit)
+	if !ok {
+		return 0, nil
+	}
+	buf := buffers.Get().(*Buffer)
+	defer buffers.Put(buf)
+	v, err := o.get(seq, buf)
+	if err != nil {
+		return 0, err
+	}
+	if v.HasKey(kind, value) {
+		return seq, nil
+	}
+	found := uint64(0) // two keys share a fingerprint
+	_, err = o.allWith(fp, kind, value, limit, buf, func(v entry.View) bool {
 		found = v.Seq()
 		return false
 	})
