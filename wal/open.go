@@ -251,14 +251,23 @@ func (w *window) nextBatch(salt uint64, off int64, prev segment.Chain) (segment.
 	}
 }
 
+// stopOf returns the *segment.Stop in an error, nil if there is none.
+func stopOf(err error) *segment.Stop {
+	if err == nil {
+		return nil
+	}
+	var stop *segment.Stop
+	errors.As(err, &stop)
+	return stop
+}
+
 // advance ingests all whole batches up to limit (0: the file's end) and says what stands behind the last one.
 func (o *openSeg) advance(limit int64) (*segment.Stop, error) {
 	w := window{f: o.file, limit: limit}
 	for {
 		end := o.end.Load()
 		batch, err := w.nextBatch(o.header.Salt, end, o.chain)
-		var stop *segment.Stop
-		if errors.As(err, &stop) {
+		if stop := stopOf(err); stop != nil {
 			if stop.Unknown {
 				return stop, &format.Error{Path: o.path, Offset: stop.Offset, FirstSeq: o.chain.Seq + 1, Why: stop.Why, Err: format.ErrVersion}
 			}
