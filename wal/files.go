@@ -408,8 +408,19 @@ func startOf(f vfs.File, path string, h *segment.Header) (*segment.Chain, error)
 
 func allZero(b []byte) bool { return len(trimZeros(b)) == 0 }
 
-// trimZeros cuts the zeros off the end, a word at a time.
+// trimZeros cuts the zeros off the end, a cache line or a word at a time.
 func trimZeros(b []byte) []byte {
+	for len(b) >= 64 {
+		line := (*[64]byte)(b[len(b)-64:])
+		var or uint64
+		for i := 0; i < 64; i += 8 {
+			or |= binary.LittleEndian.Uint64(line[i:])
+		}
+		if or != 0 {
+			break
+		}
+		b = b[:len(b)-64]
+	}
 	for len(b) >= 8 && binary.LittleEndian.Uint64(b[len(b)-8:]) == 0 {
 		b = b[:len(b)-8]
 	}
