@@ -27,7 +27,7 @@ type spareMaker struct {
 	begun  atomic.Bool
 	done   chan struct{}
 	pace   *pace
-	urgent atomic.Bool // somebody waits: leave what is not filled as it is
+	urgent atomic.Bool // somebody waits, or will soon: leave what is not filled as it is
 	stop   atomic.Bool // nobody needs it any more
 	result spare       // valid when done is closed
 }
@@ -170,6 +170,15 @@ func (l *Log) startSpare(n uint32) {
 	m := &spareMaker{done: make(chan struct{}), pace: &l.pace}
 	l.maker = m
 	l.o.Background(func() { m.run(func() spare { return l.makeSpare(n+1, m) }) })
+}
+
+// hurrySpare tells the filler about a commit. If the log is behind with three quarters of the segment used up, the spare is
+// finished as it is, so that the rotation finds it ready.
+func (l *Log) hurrySpare(commitBytes int, end int64) {
+	l.pace.note(commitBytes)
+	if l.maker != nil && commitBytes >= behindBytes && end > l.limit/4*3 {
+		l.maker.urgent.Store(true)
+	}
 }
 
 // takeSpare waits for the spare, or makes it. If the background could not, one more try is made here, on a new file.

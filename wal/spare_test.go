@@ -2,10 +2,12 @@ package wal
 
 import (
 	"bytes"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/segment"
 	"github.com/runlog-io/runlog/vfs"
 )
@@ -67,11 +69,11 @@ func TestASpareThatSomebodyWaitsForIsReservedAndNotFilled(t *testing.T) {
 }
 
 func TestTheFillerGivesWayWhileTheLogIsBehind(t *testing.T) {
-	begin := func(m *spareMaker) (done *bool) {
-		done = new(bool)
+	begin := func(m *spareMaker) (done *atomic.Bool) {
+		done = new(atomic.Bool)
 		go func() {
 			m.giveWay()
-			*done = true
+			done.Store(true)
 		}()
 		synctest.Wait()
 		return done
@@ -83,7 +85,7 @@ func TestTheFillerGivesWayWhileTheLogIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &spareMaker{pace: &pace{}}
 		m.pace.note(behindBytes - 1)
-		if done := begin(m); !*done {
+		if done := begin(m); !done.Load() {
 			t.Error("a small commit holds it up")
 			settle()
 		}
@@ -93,10 +95,10 @@ func TestTheFillerGivesWayWhileTheLogIsBehind(t *testing.T) {
 			time.Sleep(quietLooks / 2 * fillPause)
 			m.pace.note(behindBytes)
 		}
-		if *done {
+		if done.Load() {
 			t.Error("it goes on beside large commits")
 		}
-		if settle(); !*done {
+		if settle(); !done.Load() {
 			t.Error("it still waits when no commit comes any more")
 		}
 		for name, end := range map[string]func(){
@@ -107,7 +109,8 @@ func TestTheFillerGivesWayWhileTheLogIsBehind(t *testing.T) {
 			m.pace.note(behindBytes)
 			done := begin(m)
 			end()
-			if time.Sleep(2 * fillPause); !*done {
+			time.Sleep(2 * fillPause)
+			if synctest.Wait(); !done.Load() {
 				t.Errorf("%s: it still waits", name)
 			}
 			settle()
@@ -115,4 +118,26 @@ func TestTheFillerGivesWayWhileTheLogIsBehind(t *testing.T) {
 			m.stop.Store(false)
 		}
 	})
+}
+
+func TestTheSpareIsFinishedInTimeForALogThatIsBehind(t *testing.T) {
+	for _, perBatch := range []int{1, 3} { // of 100 KiB, so that one is no large commit and three are
+		g := newRig(t, func(o *Options) {
+			o.SegmentBytes, o.FirstBytes, o.Inline = 4<<20, 4<<20, false
+			o.Background = func(func()) {} // never begun
+		})
+		m := g.log.maker
+		for g.log.active.end.Load() < g.log.limit-(1<<20)/2 {
+			var batch []entry.Draft
+			for i := range perBatch {
+				batch = append(batch, draft(uint64(len(g.want)+i+1), 100<<10))
+			}
+			g.must(g.add(batch...))
+			late := g.log.active.end.Load() > g.log.limit/4*3
+			if m.urgent.Load() != (late && perBatch > 1) {
+				t.Fatalf("%d a commit: at %d of %d the spare is urgent: %v", perBatch, g.log.active.end.Load(), g.log.limit, m.urgent.Load())
+			}
+		}
+		g.log.Abandon()
+	}
 }
