@@ -10,7 +10,21 @@ import (
 func FileName(number uint32) string { return fmt.Sprintf("%08d.idx", number) }
 
 // FilterName is the name of the filter file over the segments first to last.
-func FilterName(first, last uint32) string { return fmt.Sprintf("%08d-%08d.flt", first, last) }
+func FilterName(first, last uint32) string { return string(AppendFilterName(nil, first, last)) }
+
+// AppendFilterName appends FilterName, for look-ups that must not allocate.
+func AppendFilterName(dst []byte, first, last uint32) []byte {
+	dst = append(appendNumber(dst, first), '-')
+	return append(appendNumber(dst, last), ".flt"...)
+}
+
+// appendNumber appends n with at least eight digits.
+func appendNumber(dst []byte, n uint32) []byte {
+	for least := uint32(10_000_000); n < least && least > 1; least /= 10 {
+		dst = append(dst, '0')
+	}
+	return strconv.AppendUint(dst, uint64(n), 10)
+}
 
 // ParseFileName is the inverse of FileName; it accepts nothing else.
 func ParseFileName(name string) (number uint32, ok bool) {

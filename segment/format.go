@@ -48,6 +48,9 @@ const (
 	KindEntry     = 0x80 // the low four bits are entry.HasID and so on
 )
 
+// EntryFlags are the bits of an entry frame's kind that say which optional parts its body has.
+const EntryFlags = 0x0f
+
 // Sizes of frames and their parts, in bytes.
 const (
 	wordSize    = 8  // word and check
@@ -274,30 +277,42 @@ const (
 	headShort             // valid, but the frame goes beyond the given bytes
 )
 
+// parseHead reads and verifies the head of the frame at b[0:], which lies at off, and that b holds all of the frame.
+func parseHead(b []byte, salt uint64, off int64) (word uint32, mix uint64, st headState) {
+	if len(b) < wordSize {
+		return 0, 0, headShort
+	}
+	word = le.Uint32(b)
+	check := le.Uint32(b[4:])
+	mix = mixHead(salt, off, word)
+	if uint32(mix>>32) != check {
+		if word == 0 && check == 0 {
+			return word, mix, headZero
+		}
+		return word, mix, headInvalid
+	}
+	if length := word & MaxFrame; length < HeadSize && (word>>24 != KindPad || length < wordSize) {
+		return word, mix, headInvalid
+	}
+	if len(b) < sizeOf(word) {
+		return word, mix, headShort
+	}
+	return word, mix, headValid
+}
+
+// sizeOf is the size, padding included, of a frame with this word.
+func sizeOf(word uint32) int { return format.Align8(int(word & MaxFrame)) }
+
 // parseFrame reads the frame at b[0:], which lies at off. Only the head is verified.
 func parseFrame(b []byte, salt uint64, off int64) (f Frame, st headState) {
-	if len(b) < wordSize {
-		return f, headShort
-	}
-	word, check := le.Uint32(b), le.Uint32(b[4:])
-	m := mixHead(salt, off, word)
-	if uint32(m>>32) != check {
-		if word == 0 && check == 0 {
-			return f, headZero
-		}
-		return f, headInvalid
+	word, m, st := parseHead(b, salt, off)
+	if st != headValid && st != headShort {
+		return f, st
 	}
 	length := int(word & MaxFrame)
-	f = Frame{Kind: uint8(word >> 24), Offset: off, Size: int64(format.Align8(length)), mix: m}
-	minLen := HeadSize
-	if f.Kind == KindPad {
-		minLen = wordSize
-	}
-	if length < minLen {
-		return f, headInvalid
-	}
-	if int64(len(b)) < f.Size {
-		return f, headShort
+	f = Frame{Kind: uint8(word >> 24), Offset: off, Size: int64(sizeOf(word)), mix: m}
+	if st == headShort {
+		return f, st
 	}
 	if f.Kind == KindPad {
 		f.raw = b[wordSize:f.Size]

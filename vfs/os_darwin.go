@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"cmp"
 	"io"
 	"os"
 
@@ -30,10 +31,10 @@ func preallocate(f *os.File, size int64) error {
 		st := unix.Fstore_t{Flags: unix.F_ALLOCATEALL, Posmode: unix.F_PEOFPOSMODE, Length: size - fi.Size()}
 		return unix.FcntlFstore(uintptr(fd), unix.F_PREALLOCATE, &st)
 	})
-	if err != nil && err != unix.ENOTSUP && err != unix.EINVAL {
-		return err
+	if err == unix.ENOTSUP || err == unix.EINVAL {
+		return cmp.Or(extend(f, size), ErrNotReserved)
 	}
-	return extend(f, size)
+	return cmp.Or(err, extend(f, size))
 }
 
 // tryLock uses flock, which like linux's OFD locks belongs to the open file, not to the process.

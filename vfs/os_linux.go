@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -25,7 +26,7 @@ func syncFolder(d *os.File) error { return withFD(d, unix.Fsync) }
 func preallocate(f *os.File, size int64) error {
 	err := withFD(f, func(fd int) error { return unix.Fallocate(fd, 0, 0, size) })
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
-		return extend(f, size)
+		return cmp.Or(extend(f, size), ErrNotReserved)
 	}
 	return err
 }

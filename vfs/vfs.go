@@ -20,6 +20,9 @@ var ErrUncachedUnsupported = errors.New("uncached reads are not supported here")
 // ErrUnsupportedPlatform: the platform cannot keep the durability contract, so runlog refuses to write there.
 var ErrUnsupportedPlatform = errors.New("runlog does not support writing on this platform")
 
+// ErrNotReserved: the file system cannot reserve space; the file was only extended.
+var ErrNotReserved = errors.New("space cannot be reserved here")
+
 // FS is a file system. Names are slash- or OS-separated paths as the implementation documents; all methods are safe for
 // concurrent use. Errors satisfy errors.Is for fs.ErrNotExist, fs.ErrExist and syscall.Errno as package os's do.
 type FS interface {
@@ -62,7 +65,7 @@ type File interface {
 	// Datasync makes the content and the size durable (fdatasync; F_FULLFSYNC on darwin).
 	Datasync() error
 	// Preallocate reserves disk space for [0, size) and extends the file to size if it is shorter; the new bytes read as
-	// zeros. Where the file system cannot reserve, it only extends.
+	// zeros. Where the file system cannot reserve, it only extends, and says so with ErrNotReserved.
 	Preallocate(size int64) error
 	// Map maps the first size bytes read-only; asking for none, or for more than there are, fails with EINVAL. The file
 	// may be closed while the mapping lives.

@@ -316,8 +316,8 @@ func (st *state) endsAt(fsys vfs.FS, o *openSeg, stop *segment.Stop) error {
 	err = readPieces(o.file, end, size, func(b []byte, off int64) {
 		if n := len(trimZeros(b)); n > 0 {
 			nonZero = off + int64(n)
+			ev.search(b, o.header.Salt, off)
 		}
-		ev.search(b, o.header.Salt, off)
 	})
 	if err != nil {
 		return &format.Error{Path: o.path, Offset: end, Why: "read", Err: err}
@@ -377,7 +377,11 @@ func (st *state) laterEvidence(fsys vfs.FS, n uint32, ev *evidence) error {
 		if err == nil {
 			var size int64
 			if size, err = f.Size(); err == nil {
-				err = readPieces(f, h.Size, size, func(b []byte, off int64) { ev.search(b, h.Salt, off) })
+				err = readPieces(f, h.Size, size, func(b []byte, off int64) {
+					if !allZero(b) { // as a spare is
+						ev.search(b, h.Salt, off)
+					}
+				})
 			}
 		} else if st.isDamage(err) {
 			err = nil // a spare whose header was still being written says nothing
@@ -434,10 +438,11 @@ func (e *evidence) lastSeq(at *segment.Chain) uint64 {
 	return last
 }
 
-// readPieces calls visit with overlapping pieces of a file, so that no frame that is evidence is cut in two.
+// readPieces calls visit with overlapping pieces of a file, so that no frame that is evidence is cut in two. A piece stays
+// in a processor's cache while it is looked at.
 func readPieces(f vfs.File, from, to int64, visit func(b []byte, off int64)) error {
 	const overlap = segment.FooterSize // the largest frame that is looked for
-	buf := make([]byte, min(4*windowSize, max(to-from, 0)))
+	buf := make([]byte, min(windowSize/4, max(to-from, 0)))
 	for off := from; off < to; {
 		n, err := f.ReadAt(buf[:min(int64(len(buf)), to-off)], off)
 		visit(buf[:n], off)

@@ -134,6 +134,17 @@ func (fs *files) held(key string) *mapped {
 	return nil
 }
 
+// heldName is held for a name that is in a buffer.
+func (fs *files) heldName(key []byte) *mapped {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if m := fs.byKey[string(key)]; m != nil && m.elem != nil {
+		m.pins++
+		return m
+	}
+	return nil
+}
+
 // pin returns the mapped thing under key, loading it if need be. Errors are not remembered.
 func (fs *files) pin(key string, load func(m *mapped) error) (*mapped, error) {
 	fs.mu.Lock()
@@ -447,8 +458,19 @@ func readFailed(err error, path string, off int64) error {
 
 func allZero(b []byte) bool { return len(trimZeros(b)) == 0 }
 
-// trimZeros cuts the zeros off the end, a word at a time.
+// trimZeros cuts the zeros off the end, a cache line or a word at a time.
 func trimZeros(b []byte) []byte {
+	for len(b) >= 64 {
+		line := (*[64]byte)(b[len(b)-64:])
+		var or uint64
+		for i := 0; i < 64; i += 8 {
+			or |= binary.LittleEndian.Uint64(line[i:])
+		}
+		if or != 0 {
+			break
+		}
+		b = b[:len(b)-64]
+	}
 	for len(b) >= 8 && binary.LittleEndian.Uint64(b[len(b)-8:]) == 0 {
 		b = b[:len(b)-8]
 	}

@@ -29,6 +29,7 @@ type Log struct {
 	failed  error         // sticky
 	routes  routeTable
 	maker   *spareMaker
+	pace    pace
 	ioFault bool // the failure was an I/O error, so the active file must not be touched
 
 	kinds atomic.Pointer[entry.Kinds] // declared kinds; replaced under kindMu
@@ -250,6 +251,7 @@ func (l *Log) write(c *segment.Commit) error {
 		return l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write", Err: err})
 	}
 	l.routes.accept()
+	l.hurrySpare(len(raw), c.End())
 	next := segment.Chain{Ordinal: c.Ordinal, Seq: c.LastSeq, Value: c.Chain, Durable: max(l.active.chain.Durable, c.Durable)}
 	batch := segment.Batch{Commit: *c, Next: next, Raw: raw[:len(raw)-segment.CommitSize]}
 	if err := l.active.ingest(&batch); err != nil {

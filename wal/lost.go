@@ -58,9 +58,9 @@ func (l *lostSeg) scan(q *query, yield func(entry.View) bool) (done bool, err er
 	return done, err
 }
 
-func (l *lostSeg) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (seq uint64, err error) {
+func (l *lostSeg) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64) (seq uint64, err error) {
 	if l.good != nil {
-		seq, err = l.good.firstWith(fp, kind, value, limit, buf)
+		seq, err = l.good.firstWith(fp, kind, value, limit)
 	}
 	if seq == 0 && err == nil && !l.reaches(limit) {
 		err = l.err

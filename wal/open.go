@@ -11,6 +11,7 @@ import (
 	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/segment/compressed"
 	"github.com/runlog-io/runlog/vfs"
 )
 
@@ -255,14 +256,33 @@ func (w *window) nextBatch(salt uint64, off int64, prev segment.Chain) (segment.
 	}
 }
 
+// stopOf returns the *segment.Stop in an error, nil if there is none.
+func stopOf(err error) *segment.Stop {
+	if err == nil {
+		return nil
+	}
+	var stop *segment.Stop
+	errors.As(err, &stop)
+	return stop
+}
+
+// lostOf returns the *compressed.LostError in an error, nil if there is none.
+func lostOf(err error) *compressed.LostError {
+	if err == nil {
+		return nil
+	}
+	var lost *compressed.LostError
+	errors.As(err, &lost)
+	return lost
+}
+
 // advance ingests all whole batches up to limit (0: the file's end) and says what stands behind the last one.
 func (o *openSeg) advance(limit int64) (*segment.Stop, error) {
 	w := window{f: o.file, limit: limit}
 	for {
 		end := o.end.Load()
 		batch, err := w.nextBatch(o.header.Salt, end, o.chain)
-		var stop *segment.Stop
-		if errors.As(err, &stop) {
+		if stop := stopOf(err); stop != nil {
 			if stop.Unknown {
 				return stop, &format.Error{Path: o.path, Offset: stop.Offset, FirstSeq: o.chain.Seq + 1, Why: stop.Why, Err: format.ErrVersion}
 			}

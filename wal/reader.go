@@ -236,10 +236,9 @@ func (r *Reader) Lookup(kind, value string) (seq uint64, ok bool, err error) {
 	}
 	limit := r.last(DefaultLevel)
 	fp := entry.FingerprintString(no, value)
-	var buf Buffer
 	err = r.candidates(fp, func(ref *segRef) (bool, error) {
 		done, err := r.withSegment(ref, func(s segReader) (bool, error) {
-			found, err := s.firstWith(fp, no, value, limit, &buf)
+			found, err := s.firstWith(fp, no, value, limit)
 			seq = found
 			return found != 0, err
 		})
@@ -303,7 +302,7 @@ func kindsOf(list []manifest.KeyKind) *entry.Kinds {
 // segReader is one segment, open or sealed, while it is pinned.
 type segReader interface {
 	// firstWith returns the first seq up to limit that carries the key, or 0.
-	firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (uint64, error)
+	firstWith(fp uint64, kind entry.KindNo, value string, limit uint64) (uint64, error)
 	// allWith calls yield for every entry up to limit that carries the key, ascending, until it returns false.
 	allWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer, yield func(entry.View) bool) (bool, error)
 	scan(q *query, yield func(entry.View) bool) (bool, error)
@@ -320,25 +319,28 @@ func (r *Reader) withSegment(ref *segRef, use func(segReader) (bool, error)) (do
 				}
 				continue
 			}
-			defer o.refs.release()
-			return use(o)
+			return useThenLetGo(o, use, o.refs.release)
 		}
 		if l := ref.lost.Load(); l != nil {
 			if !l.acquire() {
 				return false, format.ErrClosed
 			}
-			defer l.release()
-			return use(l)
+			return useThenLetGo(l, use, l.release)
 		}
 		m, err := r.files.pinSegment(ref)
 		if err == nil {
-			defer r.files.unpin(m)
-			return use(m)
+			return useThenLetGo(m, use, func() { r.files.unpin(m) })
 		}
 		if err := r.judge(ref, err); err != nil {
 			return false, err
 		}
 	}
+}
+
+// useThenLetGo is apart because a deferred call inside a loop is an expensive one.
+func useThenLetGo(s segReader, use func(segReader) (bool, error), letGo func()) (bool, error) {
+	defer letGo()
+	return use(s)
 }
 
 // candidates calls visit for the segments that may hold a key with this fingerprint, in order, until it returns true.
@@ -350,7 +352,8 @@ func (r *Reader) candidates(fp uint64, visit func(*segRef) (bool, error)) error 
 		sealed--
 	}
 	if sealed > 0 {
-		for _, rg := range index.Plan(nil, set.first(), set.segs[sealed-1].number) {
+		var room [24]index.Range // for the plan of 65,000 segments, so that it is not allocated
+		for _, rg := range index.Plan(room[:0], set.first(), set.segs[sealed-1].number) {
 			if done, err := r.descend(set, rg, fp, visit); done || err != nil {
 				return err
 			}
@@ -400,25 +403,16 @@ func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, e
 			return true, nil // without its footer nothing says that the filter is about this segment
 		}
 	}
-	name := index.FilterName(rg.First, rg.Last)
-	m, err := r.files.pin(name, func(m *mapped) error {
-		var salts []uint64
-		for i := rg.First; i <= rg.Last; i++ {
-			in, err := r.files.loadInfo(set.byNumber(i))
-			if err != nil {
-				return err
+	var room [32]byte
+	m := r.files.heldName(index.AppendFilterName(room[:0], rg.First, rg.Last))
+	if m == nil {
+		if m, err = r.loadFilter(set, rg); err != nil {
+			if !errors.Is(err, errNotExist) && !errors.Is(err, format.ErrMissingSegment) { // whoever looks into that segment is told
+				path := filepath.Join(r.dir, index.FilterName(rg.First, rg.Last))
+				r.warn(&format.Error{Path: path, Offset: -1, Why: "filter is not used", Err: err})
 			}
-			salts = append(salts, in.header.Salt)
+			return true, nil
 		}
-		m.path = filepath.Join(r.dir, name)
-		m.filter, err = index.OpenFilter(r.fsys, m.path, index.FilterWant{First: rg.First, Last: rg.Last, Salts: index.ChainSalts(salts...)})
-		return err
-	})
-	if err != nil {
-		if !errors.Is(err, errNotExist) && !errors.Is(err, format.ErrMissingSegment) { // whoever looks into that segment is told
-			r.warn(&format.Error{Path: filepath.Join(r.dir, name), Offset: -1, Why: "filter is not used", Err: err})
-		}
-		return true, nil
 	}
 	defer r.files.unpin(m)
 	old := debug.SetPanicOnFault(true)
@@ -433,8 +427,27 @@ func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, e
 	return m.filter.MayContain(fp)
 }
 
-// History returns every entry that carries the key, in seq order, as far as retention has left it. A view is valid until the next step. See Lookup for
-// kinds.
+// loadFilter maps and pins a filter.
+func (r *Reader) loadFilter(set *segSet, rg index.Range) (*mapped, error) {
+	name := index.FilterName(rg.First, rg.Last)
+	return r.files.pin(name, func(m *mapped) error {
+		var salts []uint64
+		for i := rg.First; i <= rg.Last; i++ {
+			in, err := r.files.loadInfo(set.byNumber(i))
+			if err != nil {
+				return err
+			}
+			salts = append(salts, in.header.Salt)
+		}
+		var err error
+		m.path = filepath.Join(r.dir, name)
+		m.filter, err = index.OpenFilter(r.fsys, m.path, index.FilterWant{First: rg.First, Last: rg.Last, Salts: index.ChainSalts(salts...)})
+		return err
+	})
+}
+
+// History returns every entry that carries the key, in seq order, as far as retention has left it. A view is valid until the
+// next step. See Lookup for kinds.
 func (r *Reader) History(kind, value string) iter.Seq2[entry.View, error] {
 	return func(yield func(entry.View, error) bool) {
 		no, value, err := r.key(kind, value)

@@ -271,8 +271,7 @@ func uncachedEnd(o *openSeg) (int64, segment.Chain, error) {
 	at, chain := o.pending[0].from, o.pending[0].before
 	for at < w.limit {
 		batch, err := w.nextBatch(o.header.Salt, at, chain)
-		var stop *segment.Stop
-		if errors.As(err, &stop) {
+		if stopOf(err) != nil {
 			break
 		}
 		if err != nil {

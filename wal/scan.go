@@ -337,9 +337,8 @@ func (s *source) forward(from, to uint64, deliver func(entry.View) bool) (bool, 
 			}
 			b = more
 		}
-		var stop *segment.Stop
-		var lost *compressed.LostError
-		if errors.As(err, &stop) || errors.As(err, &lost) {
+		stop, lost := stopOf(err), lostOf(err)
+		if stop != nil || lost != nil {
 			// Deliver what is good in front of the damage, then name it.
 			next := chain.Seq + 1
 			_, _, done, ferr := s.frames(off, next, to, func(v entry.View) bool {
@@ -395,28 +394,28 @@ func (s *source) broken(off int64, before *segment.Chain, stop *segment.Stop) *f
 func (s *source) batch(b *segment.Batch, to uint64, deliver func(entry.View) bool) (bool, error) {
 	seq := b.Commit.FirstSeq
 	for at := int64(0); at < int64(len(b.Raw)) && (seq <= to || s.note != nil); {
-		f, err := segment.Next(b.Raw, s.salt, b.Commit.BatchStart, at)
-		if err != nil {
-			return false, locate(err, s.path)
+		kind, size, body, ok := segment.Inside(b.Raw, at)
+		if !ok {
+			return false, s.corrupt(b.Commit.BatchStart+at, seq, 0, "the batch changed while it was read")
 		}
 		switch {
-		case f.IsEntry() && s.note == nil:
-			v, err := entry.ParseView(s.dict, seq, f.Flags(), f.Body)
+		case kind&^segment.EntryFlags == segment.KindEntry && s.note == nil:
+			v, err := entry.ParseView(s.dict, seq, kind&segment.EntryFlags, body)
 			if err != nil {
-				return false, &format.Error{Path: s.path, Offset: f.Offset, FirstSeq: seq, Err: err}
+				return false, &format.Error{Path: s.path, Offset: b.Commit.BatchStart + at, FirstSeq: seq, Err: err}
 			}
 			if !deliver(v) {
 				return true, nil
 			}
 			seq++
-		case f.IsEntry():
+		case kind&^segment.EntryFlags == segment.KindEntry:
 			seq++
-		case s.note != nil && f.IsNote():
-			if n := f; !s.note(&n, seq-1) { // a copy, so that f stays off the heap
+		case s.note != nil && entry.NoteKind(kind).Valid():
+			if !s.note(&segment.Frame{Kind: kind, Offset: b.Commit.BatchStart + at, Size: size, Body: body}, seq-1) {
 				return true, nil
 			}
 		}
-		at += f.Size
+		at += size
 	}
 	return false, nil
 }
@@ -447,7 +446,8 @@ func (s *source) frames(off int64, seq, to uint64, deliver func(entry.View) bool
 			seq++
 		}
 		if s.note != nil && f.IsNote() {
-			if n := f; !s.note(&n, seq-1) { // a copy, so that f stays off the heap
+			note := f
+			if !s.note(&note, seq-1) {
 				return off, segment.Chain{}, true, nil
 			}
 		}

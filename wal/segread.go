@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"sync"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
@@ -268,7 +269,7 @@ func (m *mapped) read(c *cursor, seq uint64, buf *Buffer) (v entry.View, err err
 	return v, err
 }
 
-func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (seq uint64, err error) {
+func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64) (seq uint64, err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(old)
@@ -285,6 +286,11 @@ func (m *mapped) firstWith(fp uint64, kind entry.KindNo, value string, limit uin
 	}
 	if seq == 0 || seq > limit {
 		return 0, nil
+	}
+	var buf *Buffer // what is not compressed is looked at in its place
+	if m.packed != nil {
+		buf = buffers.Get().(*Buffer)
+		defer buffers.Put(buf)
 	}
 	v, err := m.view(seq, buf)
 	if err != nil {
@@ -434,9 +440,25 @@ func notEOF(err error) error {
 	return err
 }
 
-func (o *openSeg) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64, buf *Buffer) (uint64, error) {
-	found := uint64(0)
-	_, err := o.allWith(fp, kind, value, limit, buf, func(v entry.View) bool {
+// buffers are for reading entries of open segments that nobody keeps.
+var buffers = sync.Pool{New: func() any { return new(Buffer) }}
+
+func (o *openSeg) firstWith(fp uint64, kind entry.KindNo, value string, limit uint64) (uint64, error) {
+	seq, ok := o.ix.First(fp, limit)
+	if !ok {
+		return 0, nil
+	}
+	buf := buffers.Get().(*Buffer)
+	defer buffers.Put(buf)
+	v, err := o.get(seq, buf)
+	if err != nil {
+		return 0, err
+	}
+	if v.HasKey(kind, value) {
+		return seq, nil
+	}
+	found := uint64(0) // two keys share a fingerprint
+	_, err = o.allWith(fp, kind, value, limit, buf, func(v entry.View) bool {
 		found = v.Seq()
 		return false
 	})

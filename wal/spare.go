@@ -26,9 +26,39 @@ type spare struct {
 type spareMaker struct {
 	begun  atomic.Bool
 	done   chan struct{}
-	urgent atomic.Bool // somebody waits: fill without pauses
+	pace   *pace
+	urgent atomic.Bool // somebody waits, or will soon: leave what is not filled as it is
 	stop   atomic.Bool // nobody needs it any more
 	result spare       // valid when done is closed
+}
+
+// pace tells the spare's filler how the log is doing. The writer stores, fillers load.
+type pace struct {
+	commits atomic.Uint64
+	last    atomic.Int64 // bytes of the last commit
+}
+
+func (p *pace) note(bytes int) {
+	p.last.Store(int64(bytes))
+	p.commits.Add(1)
+}
+
+const (
+	// behindBytes is the size of a commit that says that the log is behind: its entries had to wait for others to be committed.
+	behindBytes = 256 << 10
+	// quietLooks is how many pauses without a commit end that.
+	quietLooks = 32
+)
+
+// giveWay waits while the log is behind and commits: what is filled now would cost it the disk's time.
+func (m *spareMaker) giveWay() {
+	seen := m.pace.commits.Load()
+	for quiet := 0; m.pace.last.Load() >= behindBytes && quiet < quietLooks && !m.urgent.Load() && !m.stop.Load(); quiet++ {
+		time.Sleep(fillPause)
+		if now := m.pace.commits.Load(); now != seen {
+			seen, quiet = now, 0
+		}
+	}
 }
 
 // run makes the spare, unless somebody has begun to.
@@ -97,15 +127,24 @@ func (l *Log) prepare(path string, size int64, head []byte, m *spareMaker) (vfs.
 }
 
 // fill reserves the space, writes zeros over it (unwritten extents would make every commit a metadata change) and the
-// header, and syncs.
+// header, and syncs. In the background it gives way to a log that is behind, and to one that waits for the spare it leaves
+// what it has not come to: reserved, and read as zeros all the same.
 func fill(f vfs.File, size int64, head []byte, m *spareMaker) error {
-	if err := f.Preallocate(size); err != nil {
+	err := f.Preallocate(size)
+	reserved := !errors.Is(err, vfs.ErrNotReserved)
+	if err != nil && reserved {
 		return err
 	}
 	zeros := make([]byte, min(fillPiece, size))
 	for off := int64(0); off < size; {
+		if m != nil && reserved {
+			m.giveWay()
+		}
 		if m != nil && m.stop.Load() {
 			return format.ErrClosed
+		}
+		if m != nil && reserved && m.urgent.Load() {
+			break
 		}
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off); err != nil {
 			return err
@@ -128,9 +167,18 @@ func (l *Log) startSpare(n uint32) {
 	if l.o.Inline {
 		return // made when it is needed
 	}
-	m := &spareMaker{done: make(chan struct{})}
+	m := &spareMaker{done: make(chan struct{}), pace: &l.pace}
 	l.maker = m
 	l.o.Background(func() { m.run(func() spare { return l.makeSpare(n+1, m) }) })
+}
+
+// hurrySpare tells the filler about a commit. If the log is behind with three quarters of the segment used up, the spare is
+// finished as it is, so that the rotation finds it ready.
+func (l *Log) hurrySpare(commitBytes int, end int64) {
+	l.pace.note(commitBytes)
+	if l.maker != nil && commitBytes >= behindBytes && end > l.limit/4*3 {
+		l.maker.urgent.Store(true)
+	}
 }
 
 // takeSpare waits for the spare, or makes it. If the background could not, one more try is made here, on a new file.

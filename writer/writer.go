@@ -40,6 +40,8 @@ type Writer struct {
 	written  uint64       // notes that are written
 	nextSeq  uint64       // seq of item taken
 	failed   error        // from the log
+	company  int          // how many waiters the last commit has released
+	expected uint64       // what is accepted when all of them have submitted again
 	lastSync time.Time
 	sealing  bool // Log.Seal was called: it has ended the log, whether it succeeded or not
 
@@ -57,22 +59,6 @@ type Writer struct {
 	closeErr error         // valid when done is closed
 	last     *entry.Draft  // what Close ends the run with
 	ended    bool          // guarded by mu: last was accepted, so that the run ends well or by a fault, but is not given up any more
-}
-
-// leadLock is a mutex that is held for as long as a disk takes. It is a channel so that synctest sees who waits for
-// it as blocked.
-type leadLock chan struct{}
-
-func (l leadLock) Lock()   { l <- struct{}{} }
-func (l leadLock) Unlock() { <-l }
-
-func (l leadLock) TryLock() bool {
-	select {
-	case l <- struct{}{}:
-		return true
-	default:
-		return false
-	}
 }
 
 type phase uint8
@@ -385,46 +371,15 @@ func (w *Writer) wait(ctx context.Context, g goal) error {
 	return nil
 }
 
-// commitAsLeader commits until the goal is durable or the log has failed, with lead held, and then hands over.
-func (w *Writer) commitAsLeader(g goal) {
-	for !w.reached(g) {
-		if more, err := w.step(); err != nil || !more {
-			break
-		}
-	}
-	if w.o.Synchronous && w.failed == nil && !w.reached(g) { // no goroutine will come round to it
-		w.failed = w.sync()
-	}
-	err := w.failed
-	w.lead.Unlock()
-	if err != nil {
-		w.halt(err)
-	}
-	w.handOver()
-}
-
-// handOver wakes one waiter whose seq is not durable yet, so that it can lead.
-func (w *Writer) handOver() {
+// wakeDurable wakes those whose seq is durable, and returns how many these are.
+func (w *Writer) wakeDurable() int {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
-	w.release()
-	if len(w.waiting) > 0 {
-		select {
-		case w.waiting[0].ch <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// wakeDurable wakes those whose seq is durable.
-func (w *Writer) wakeDurable() {
-	w.wmu.Lock()
-	w.release()
-	w.wmu.Unlock()
+	return w.release()
 }
 
 // release is wakeDurable with wmu held.
-func (w *Writer) release() {
+func (w *Writer) release() int {
 	rest := w.waiting[:0]
 	for _, x := range w.waiting {
 		if w.reached(x.goal) {
@@ -436,7 +391,9 @@ func (w *Writer) release() {
 			rest = append(rest, x)
 		}
 	}
+	n := len(w.waiting) - len(rest)
 	w.waiting = rest
+	return n
 }
 
 func (w *Writer) leaveWaiting(me *waiter) {
@@ -471,6 +428,9 @@ func (w *Writer) step() (more bool, err error) {
 	if w.failed != nil {
 		return false, w.failed
 	}
+	if w.taken == w.taking.Len() {
+		w.gather()
+	}
 	if !w.take() {
 		return false, nil
 	}
@@ -491,7 +451,9 @@ func (w *Writer) step() (more bool, err error) {
 	w.nextSeq += uint64(to - w.taken)
 	w.taken = to
 	if w.o.Sync == SyncEachCommit {
-		w.wakeDurable()
+		before := w.Accepted()
+		w.company = w.wakeDurable()
+		w.expected = before + uint64(w.company)
 	}
 	return true, nil
 }

@@ -16,11 +16,9 @@ var patches = []patch{
 	}
 	if err != nil {
 		l.ioFault = true`},
-	{"wal/log.go", `	l.synced = l.active.chain
-	l.active.durableEnd.Store(l.active.end.Load())
+	{"wal/log.go", `	l.active.durableEnd.Store(l.active.end.Load())
 	l.durable.publish(l.active.chain.Seq)
-	return nil`, `	l.synced = l.active.chain
-	l.active.durableEnd.Store(l.active.end.Load())
+	return nil`, `	l.active.durableEnd.Store(l.active.end.Load())
 	if mutant.On("ack-one-too-many") {
 		l.durable.publish(l.active.chain.Seq + 1)
 		return nil

@@ -1,0 +1,62 @@
+package wal
+
+import (
+	"testing"
+
+	"github.com/runlog-io/runlog/entry"
+)
+
+// Each kind of read is warmed up by its first calls, which map files and grow buffers.
+func TestReadsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool drop values on purpose")
+	}
+	for _, stage := range []string{"live", "sealed"} {
+		r, want := stages[stage](t)
+		key := want[len(want)/2].Keys[0]
+		var buf Buffer
+		for name, read := range map[string]func() error{
+			"Get": func() error {
+				_, err := r.Get(uint64(len(want)/2), &buf)
+				return err
+			},
+			"Lookup, hit": func() error {
+				_, _, err := r.Lookup(key.Kind, key.Value)
+				return err
+			},
+			"Lookup, miss": func() error {
+				_, _, err := r.Lookup(entry.VenueOrderID, "no such order")
+				return err
+			},
+		} {
+			if err := read(); err != nil {
+				t.Fatal(err)
+			}
+			n := testing.AllocsPerRun(100, func() {
+				if err := read(); err != nil {
+					t.Error(err)
+				}
+			})
+			if n != 0 {
+				t.Errorf("%s, %s: %v allocations, want none", stage, name, n)
+			}
+		}
+	}
+}
+
+// What a scan allocates does not grow with the entries that it passes.
+func TestScanDoesNotAllocatePerEntry(t *testing.T) {
+	r, want := stages["sealed"](t)
+	for _, reverse := range []bool{false, true} {
+		n := testing.AllocsPerRun(10, func() {
+			for _, err := range r.Scan(ScanOptions{Reverse: reverse}) {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if limit := float64(len(r.set().segs) * 10); n > limit || limit > float64(len(want))/2 {
+			t.Errorf("reverse %v: %v allocations for %d entries in %d segments", reverse, n, len(want), len(r.set().segs))
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package wal
+
+import (
+	"bytes"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/segment"
+	"github.com/runlog-io/runlog/vfs"
+)
+
+// counted counts the bytes that are written to a file, and can refuse to reserve space.
+type counted struct {
+	vfs.File
+	refuse  bool
+	written int
+}
+
+func (f *counted) WriteAt(b []byte, off int64) (int, error) {
+	f.written += len(b)
+	return f.File.WriteAt(b, off)
+}
+
+func (f *counted) Preallocate(size int64) error {
+	if f.refuse {
+		if err := f.Truncate(size); err != nil {
+			return err
+		}
+		return vfs.ErrNotReserved
+	}
+	return f.File.Preallocate(size)
+}
+
+func TestASpareThatSomebodyWaitsForIsReservedAndNotFilled(t *testing.T) {
+	const size = 4 << 20
+	head := bytes.Repeat([]byte{1}, segment.BlockSize)
+	for _, c := range []struct {
+		name           string
+		urgent, refuse bool
+		filled         bool
+	}{
+		{name: "in time", filled: true},
+		{name: "awaited", urgent: true},
+		{name: "awaited, where space cannot be reserved", urgent: true, refuse: true, filled: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file, err := vfs.NewMem(vfs.MemOptions{}).Create("/spare")
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &counted{File: file, refuse: c.refuse}
+			m := &spareMaker{pace: &pace{}}
+			m.urgent.Store(c.urgent)
+			if err := fill(f, size, head, m); err != nil {
+				t.Fatal(err)
+			}
+			if (f.written == size+len(head)) != c.filled || !c.filled && f.written != len(head) {
+				t.Errorf("%d bytes were written", f.written)
+			}
+			got := make([]byte, size)
+			if n, err := f.ReadAt(got, 0); n != size || !bytes.Equal(got[:len(head)], head) || !allZero(got[len(head):]) {
+				t.Errorf("%d bytes (%v), not the header and zeros", n, err)
+			}
+		})
+	}
+}
+
+func TestTheFillerGivesWayWhileTheLogIsBehind(t *testing.T) {
+	begin := func(m *spareMaker) (done *atomic.Bool) {
+		done = new(atomic.Bool)
+		go func() {
+			m.giveWay()
+			done.Store(true)
+		}()
+		synctest.Wait()
+		return done
+	}
+	settle := func() {
+		time.Sleep(2 * quietLooks * fillPause)
+		synctest.Wait()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m := &spareMaker{pace: &pace{}}
+		m.pace.note(behindBytes - 1)
+		if done := begin(m); !done.Load() {
+			t.Error("a small commit holds it up")
+			settle()
+		}
+		m.pace.note(behindBytes)
+		done := begin(m)
+		for range 1000 {
+			time.Sleep(quietLooks / 2 * fillPause)
+			m.pace.note(behindBytes)
+		}
+		if done.Load() {
+			t.Error("it goes on beside large commits")
+		}
+		if settle(); !done.Load() {
+			t.Error("it still waits when no commit comes any more")
+		}
+		for name, end := range map[string]func(){
+			"a small commit": func() { m.pace.note(1) },
+			"somebody waits": func() { m.urgent.Store(true) },
+			"not needed":     func() { m.stop.Store(true) },
+		} {
+			m.pace.note(behindBytes)
+			done := begin(m)
+			end()
+			time.Sleep(2 * fillPause)
+			if synctest.Wait(); !done.Load() {
+				t.Errorf("%s: it still waits", name)
+			}
+			settle()
+			m.urgent.Store(false)
+			m.stop.Store(false)
+		}
+	})
+}
+
+func TestTheSpareIsFinishedInTimeForALogThatIsBehind(t *testing.T) {
+	for _, perBatch := range []int{1, 3} { // of 100 KiB, so that one is no large commit and three are
+		g := newRig(t, func(o *Options) {
+			o.SegmentBytes, o.FirstBytes, o.Inline = 4<<20, 4<<20, false
+			o.Background = func(func()) {} // never begun
+		})
+		m := g.log.maker
+		for g.log.active.end.Load() < g.log.limit-(1<<20)/2 {
+			var batch []entry.Draft
+			for i := range perBatch {
+				batch = append(batch, draft(uint64(len(g.want)+i+1), 100<<10))
+			}
+			g.must(g.add(batch...))
+			late := g.log.active.end.Load() > g.log.limit/4*3
+			if m.urgent.Load() != (late && perBatch > 1) {
+				t.Fatalf("%d a commit: at %d of %d the spare is urgent: %v", perBatch, g.log.active.end.Load(), g.log.limit, m.urgent.Load())
+			}
+		}
+		g.log.Abandon()
+	}
+}
