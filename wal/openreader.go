@@ -105,9 +105,11 @@ func (r *Reader) openOnce() error {
 		m = r.complete(st, m)
 	}
 	r.manifest, r.status = m, m.Status
-	if q, quarantined, _ := manifest.ReadQuarantine(r.fsys, r.dir); quarantined {
+	if _, quarantined, err := manifest.ReadQuarantine(r.fsys, r.dir); passing(err) { // it does not say that there is one
+		st.close()
+		return &format.Error{Path: filepath.Join(r.dir, manifest.QuarantineName), Offset: -1, Why: "whether the run is quarantined", Err: err}
+	} else if quarantined {
 		r.status = manifest.Quarantined
-		_ = q
 	}
 	r.adopt(st)
 	return nil
