@@ -35,7 +35,8 @@ matrixok = @if [ -e dist/crash.failed ]; then echo "FAILED:" $$(cat dist/crash.f
 # which need a later Go and other people's stores, cost minutes under the race detector, for each platform, and for each analysis,
 # and guard nothing of ours.
 each    = @for m in $(MODULES); do (cd $$m && $(1)) || exit 1; done
-OWN    := $(filter-out ./fuzz/peers ./bench/peers,$(MODULES))
+PEERS  := ./fuzz/peers ./bench/peers
+OWN    := $(filter-out $(PEERS),$(MODULES))
 eachown = @for m in $(OWN); do (cd $$m && $(1)) || exit 1; done
 
 .DEFAULT_GOAL := help
@@ -47,11 +48,11 @@ help: ## list the targets
 demo: ## a small exchange on 1 M orders' worth of flow, killed twice, recovered twice: under a minute
 	@$(GO) run ./examples/exchange demo
 
-test: ## all tests of all modules but the one with other stores
+test: ## all tests of all modules but the two with other stores
 	$(call eachown,$(GO) test $(TESTFLAGS) ./...)
 
-test-peers: ## the tests of that one; needs Go 1.26, and fetches the stores
-	cd fuzz/peers && $(GO) test $(TESTFLAGS) ./...
+test-peers: ## the tests of those two; they need Go 1.26, and fetch the stores
+	@for m in $(PEERS); do (cd $$m && $(GO) test $(TESTFLAGS) ./...) || exit 1; done
 
 race: ## the same under the race detector; needs a C compiler
 	$(call eachown,CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...)
