@@ -21,7 +21,7 @@ func TestWhyAndHistoryWorkOnRealOrderFlow(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	out, err := exec.Command(exe, "demo", "--orders", "4000", "--dir", work, "--keep").CombinedOutput()
+	out, err := exec.Command(exe, "demo", "--orders", "60000", "--dir", work, "--keep").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -71,6 +71,23 @@ func openRuns(runs []runlog.RunInfo) (readers []*runlog.Reader, closeAll func() 
 	return readers, closeAll, nil
 }
 
+// lineage returns the newest run and those that it continues, newest first, and names each other run that holds entries: only
+// one that was killed before it had any is passed over by those behind it.
+func lineage(readers []*runlog.Reader) (chain []*runlog.Reader, left []string) {
+	next := ""
+	for i, r := range slices.Backward(readers) {
+		m := r.Manifest()
+		switch {
+		case i == len(readers)-1 || m.Run == next:
+			chain = append(chain, r)
+			next = m.Parent
+		case r.LastSeq() > 1: // seq 1 is RunStarted
+			left = append(left, fmt.Sprintf("%s: no later run continues it", r.Dir()))
+		}
+	}
+	return chain, left
+}
+
 // check verifies the runs, rebuilds the state from them, and looks up every message.
 func (s *session) check(ctx context.Context) (c checked, err error) {
 	start := time.Now()
@@ -86,7 +103,7 @@ func (s *session) check(ctx context.Context) (c checked, err error) {
 	var body []byte
 	next := 0 // message
 	see := func(run string, seq uint64, v engine.Event) {
-		if next == len(s.messages) || c.runs[s.messages[next].run].Run != run || s.messages[next].seq != seq {
+		if next == len(s.messages) || s.ids[s.messages[next].run] != run || s.messages[next].seq != seq {
 			return
 		}
 		if body = engine.AppendEvent(body[:0], &v); xxhash.Sum64(body) == s.messages[next].sum {
@@ -104,8 +121,8 @@ func (s *session) check(ctx context.Context) (c checked, err error) {
 		c.perRun = append(c.perRun, rd.LastSeq())
 		c.entries += rd.LastSeq()
 	}
-	chain := slices.Clone(readers)
-	slices.Reverse(chain)
+	chain, left := lineage(readers)
+	c.findings = append(c.findings, left...)
 	// Without a store: the snapshots are not used, so what comes out is what the log alone says.
 	rep, err := replay.Restore(ctx, chain, &engine.Replayer{Engine: e, See: see}, replay.Options{GoOn: true, AllowUnsealed: true})
 	if err != nil {
@@ -121,7 +138,7 @@ func (s *session) check(ctx context.Context) (c checked, err error) {
 	// Messages were received in the order of their entries, so the first one that was not met stops the count.
 	if c.missing = uint64(len(s.messages) - next); c.missing > 0 {
 		m := s.messages[next]
-		c.example = fmt.Sprintf("message %d: run %d, seq %d", next+1, m.run+1, m.seq)
+		c.example = fmt.Sprintf("message %d: run %s, seq %d", next+1, s.ids[m.run], m.seq)
 	}
 	c.counts, c.hash = e.Counts(), e.Hash()
 	for _, r := range c.runs {

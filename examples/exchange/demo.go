@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ import (
 type message struct {
 	seq uint64
 	sum uint64 // XXH64 of the event
-	run int
+	run int    // place in session.ids
 }
 
 // life is what the parent learns about one order, to choose one that is worth showing.
@@ -37,6 +38,7 @@ type session struct {
 	dir      string
 	instance string
 	messages []message // number n is messages[n-1]
+	ids      []string  // of the runs that messages name
 	lives    []life    // by client order id; nil if nobody wants to know
 	hellos   []hello
 	gaps     []time.Duration // from a kill until the next child was ready
@@ -149,7 +151,8 @@ func (s *session) child(
 
 // listen reads a child's feed until it ends.
 func (s *session) listen(f *feedReader, ready func(*hello), progress func(uint64), done func()) error {
-	runs := 0
+	var runs []int           // place in ids of each run that the child names by its number; nil until it has said hello
+	first := len(s.messages) // that comes from this child
 	for {
 		kind, body, err := f.next()
 		if err == io.EOF {
@@ -164,7 +167,16 @@ func (s *session) listen(f *feedReader, ready func(*hello), progress func(uint64
 			if err := json.Unmarshal(body, &h); err != nil {
 				return err
 			}
-			runs = len(h.Runs)
+			for _, id := range h.Runs {
+				runs = append(runs, s.place(id))
+			}
+			for i := first; i < len(s.messages); i++ {
+				m := &s.messages[i]
+				if m.run >= len(runs) {
+					return fmt.Errorf("%w: message %d is of run %d, and there are %d", errNo, i+1, m.run, len(runs))
+				}
+				m.run = runs[m.run]
+			}
 			ready(&h)
 		case frameMessage:
 			m, event, err := decodeMessage(body)
@@ -174,10 +186,14 @@ func (s *session) listen(f *feedReader, ready func(*hello), progress func(uint64
 			if n := uint64(len(s.messages)) + 1; m.N != n {
 				return fmt.Errorf("%w: message %d came after message %d", errNo, m.N, n-1)
 			}
-			if runs > 0 && m.Run != runs-1 {
-				return fmt.Errorf("%w: message %d of run %d, the child writes run %d", errNo, m.N, m.Run, runs-1)
+			at := m.Run
+			if runs != nil {
+				if m.Run != len(runs)-1 {
+					return fmt.Errorf("%w: message %d of run %d, the child writes run %d", errNo, m.N, m.Run, len(runs)-1)
+				}
+				at = runs[m.Run]
 			}
-			s.messages = append(s.messages, message{m.Seq, xxhash.Sum64(event), m.Run})
+			s.messages = append(s.messages, message{m.Seq, xxhash.Sum64(event), at})
 			s.remember(&m)
 		case frameProgress:
 			orders, _ := binary.Uvarint(body)
@@ -191,6 +207,16 @@ func (s *session) listen(f *feedReader, ready func(*hello), progress func(uint64
 			return fmt.Errorf("feed: unknown frame %q", kind)
 		}
 	}
+}
+
+// place is where a run's id stands in ids. A child numbers the runs that it continues; one that was killed before it held an entry
+// is not among them.
+func (s *session) place(id string) int {
+	if i := slices.Index(s.ids, id); i >= 0 {
+		return i
+	}
+	s.ids = append(s.ids, id)
+	return len(s.ids) - 1
 }
 
 // remember keeps account of an order's life.

@@ -70,7 +70,7 @@ func files(t *testing.T, dir string) (names []string) {
 func TestDemoSurvivesItsKills(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new", "folder")
-	out, errs, code := program(t, "--orders", "12000", "--kills", "2", "--seed", "4", "--dir", dir, "--keep")
+	out, errs, code := program(t, "--orders", "40000", "--kills", "2", "--seed", "4", "--dir", dir, "--keep")
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s%s", code, out, errs)
 	}
