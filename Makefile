@@ -8,7 +8,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 # What the coverage floor is about.
-ENGINE   := . ./entry ./segment ./index ./manifest ./wal ./writer ./capture ./vfs ./markers ./retention ./anchor ./replay
+ENGINE   := . ./entry ./segment ./segment/compressed ./index ./manifest ./wal ./writer ./capture ./vfs ./markers ./retention ./anchor ./replay
 COVERMIN ?= 85
 
 FUZZTIME   ?= 10s

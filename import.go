@@ -19,8 +19,8 @@ import (
 )
 
 // Import makes a finished run out of entries from elsewhere. It is built aside, in a folder that readers and boots
-// ignore, and appears when it is sealed. It needs no instance lock, and is never anybody's parent. It belongs to one
-// goroutine.
+// ignore, and appears when it is sealed. It needs no instance lock, and is nobody's parent unless
+// Options.ContinueFrom names it. It belongs to one goroutine.
 type Import struct {
 	o     Options
 	aside string

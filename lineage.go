@@ -18,8 +18,6 @@ var (
 	ErrParent = errors.New("a parent run cannot be used")
 	// ErrCannotContinue is what every *ContinueError is.
 	ErrCannotContinue = errors.New("the run cannot be continued")
-	// ErrNotSealed: the run has not ended, or its process has died and no boot has recovered it yet.
-	ErrNotSealed = errors.New("run is not sealed")
 )
 
 // ParentError: a chain of parents ends before its beginning, since one of its runs is gone, quarantined, cannot be opened,

@@ -104,6 +104,7 @@ var (
 	ErrRemoved        = format.ErrRemoved
 	ErrUnknownKind    = format.ErrUnknownKind
 	ErrQuarantined    = format.ErrQuarantined
+	ErrNotSealed      = format.ErrNotSealed
 	ErrInvalid        = format.ErrInvalid
 	ErrClosed         = format.ErrClosed
 	ErrLocked         = format.ErrLocked

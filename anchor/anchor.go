@@ -67,7 +67,7 @@ func (a *Anchor) Check() error {
 	case a.Size < 0:
 		return fmt.Errorf("%w: an anchor's blob of %d bytes", format.ErrInvalid, a.Size)
 	case len(a.Ref) == 0 || len(a.Ref) > MaxRef || !utf8.ValidString(a.Ref):
-		return fmt.Errorf("%w: an anchor's reference %.80q of %d bytes: want 1 to %d of UTF-8", format.ErrInvalid, a.Ref, len(a.Ref), MaxRef)
+		return fmt.Errorf("%w: an anchor's reference %.120q of %d bytes: want 1 to %d of UTF-8", format.ErrInvalid, a.Ref, len(a.Ref), MaxRef)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func Check(ctx context.Context, store BlobStore, a Anchor) error {
 func Open(ctx context.Context, store BlobStore, a Anchor) (io.ReadCloser, error) {
 	r, err := store.Open(ctx, a.Ref)
 	if err != nil {
-		return nil, fmt.Errorf("blob %.80q: %w", a.Ref, err)
+		return nil, fmt.Errorf("blob %.120q: %w", a.Ref, err)
 	}
 	return &checked{ctx: ctx, r: r, a: a, h: sha256.New()}, nil
 }
@@ -83,7 +83,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	c.n += int64(n)
 	_, _ = c.h.Write(p[:n]) // never fails
 	if err == io.EOF && c.n < c.a.Size {
-		return n, fmt.Errorf("blob %.80q: %w: it ends after %d bytes of %d", c.a.Ref, ErrBlob, c.n, c.a.Size)
+		return n, fmt.Errorf("blob %.120q: %w: it ends after %d bytes of %d", c.a.Ref, ErrBlob, c.n, c.a.Size)
 	}
 	if err == io.EOF {
 		err = nil // the next Read judges
@@ -95,12 +95,12 @@ func (c *checked) Read(p []byte) (int, error) {
 func (c *checked) end() error {
 	var one [1]byte
 	if n, err := io.ReadFull(c.r, one[:]); n > 0 {
-		return fmt.Errorf("blob %.80q: %w: it is longer than %d bytes", c.a.Ref, ErrBlob, c.a.Size)
+		return fmt.Errorf("blob %.120q: %w: it is longer than %d bytes", c.a.Ref, ErrBlob, c.a.Size)
 	} else if err != io.EOF {
 		return err
 	}
 	if !bytes.Equal(c.h.Sum(nil), c.a.SHA256[:]) {
-		return fmt.Errorf("blob %.80q: %w: its SHA-256 is %x, not %x", c.a.Ref, ErrBlob, c.h.Sum(nil), c.a.SHA256)
+		return fmt.Errorf("blob %.120q: %w: its SHA-256 is %x, not %x", c.a.Ref, ErrBlob, c.h.Sum(nil), c.a.SHA256)
 	}
 	return io.EOF
 }

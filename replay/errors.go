@@ -10,7 +10,7 @@ import (
 // Why a chain cannot be replayed, by errors.Is.
 var (
 	// ErrNotSealed: a run of the chain has no end yet; see Options.AllowUnsealed.
-	ErrNotSealed = errors.New("the run is not sealed")
+	ErrNotSealed = format.ErrNotSealed
 	// ErrNoAnchor: there is no anchor with a good blob, and Options.RequireAnchor asks for one.
 	ErrNoAnchor = errors.New("no anchor can be restored")
 	// ErrIncomplete: the log does not go back to where replay would have to begin.
@@ -46,7 +46,7 @@ type RestoreError struct {
 }
 
 func (e *RestoreError) Error() string {
-	return fmt.Sprintf("run %s: restore the snapshot %.80q that covers seq %d: %v", e.Run, e.Ref, e.Covers, e.Err)
+	return fmt.Sprintf("run %s: restore the snapshot %.120q that covers seq %d: %v", e.Run, e.Ref, e.Covers, e.Err)
 }
 
 // Unwrap returns the cause.

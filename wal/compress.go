@@ -256,7 +256,7 @@ func sealedRun(fsys vfs.FS, dir string) (string, error) {
 		return "", err
 	}
 	if !m.Status.Sealed() {
-		return "", fmt.Errorf("%w: %s: the run is not sealed: recover it first", format.ErrInvalid, dir)
+		return "", fmt.Errorf("%w: %s: %w: recover it first", format.ErrInvalid, dir, format.ErrNotSealed)
 	}
 	return m.Run, nil
 }

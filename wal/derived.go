@@ -139,7 +139,11 @@ func unusable(err error) bool {
 func Mend(fsys vfs.FS, dir string, now int64, write bool) (names []string, err error) {
 	names, err = mendRun(fsys, dir, now, false)
 	if write && err == nil && len(names) > 0 {
-		_, err = mendRun(fsys, dir, now, true) // what it names lacks what recovery has put back with the manifest
+		// What this names lacks what recovery has put back with the manifest. After an error, what is still to be done was not written.
+		if _, err = mendRun(fsys, dir, now, true); err != nil {
+			left, _ := mendRun(fsys, dir, now, false)
+			names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(left, name) })
+		}
 	}
 	return names, err
 }

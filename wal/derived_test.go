@@ -153,7 +153,7 @@ func TestADamagedSegmentsIndexIsKept(t *testing.T) {
 	edit(t, g.mem, "00000001.idx", harms["a flipped end"])
 	before := contents(t, g.mem, runDir)
 	names, err := Mend(g.mem, runDir, 1, true)
-	if !errors.Is(err, format.ErrCorrupt) || len(names) != 1 || !maps.Equal(contents(t, g.mem, runDir), before) {
+	if !errors.Is(err, format.ErrCorrupt) || len(names) != 0 || !maps.Equal(contents(t, g.mem, runDir), before) {
 		t.Errorf("%v, %v", names, err)
 	}
 }

@@ -166,7 +166,7 @@ func removable(fsys vfs.FS, dir string) (manifest.Manifest, error) {
 	case standIn != nil: // the engine's next start puts it back
 		return m, fmt.Errorf("%s: nothing is removed from a run whose manifest is damaged: %w", dir, standIn)
 	case !m.Status.Sealed():
-		return m, fmt.Errorf("%w: run %s is not sealed", format.ErrInvalid, m.Run)
+		return m, fmt.Errorf("%w: run %s: %w", format.ErrInvalid, m.Run, format.ErrNotSealed)
 	}
 	return m, nil
 }

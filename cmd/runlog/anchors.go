@@ -49,16 +49,9 @@ func (a *app) anchorsCmd() *cobra.Command {
 }
 
 func (a *app) anchors(r *runlog.Reader, blobs string) error {
-	var store anchor.BlobStore
-	if blobs != "" {
-		info, err := os.Stat(blobs)
-		if err != nil {
-			return err
-		}
-		if !info.IsDir() {
-			return fmt.Errorf("%s: not a folder", blobs)
-		}
-		store = anchor.OpenDirStore(vfs.OS, blobs, nil)
+	store, err := openStore(blobs)
+	if err != nil {
+		return err
 	}
 	t := table{right: map[int]bool{0: true, 2: true}}
 	t.add("COVERS", "TAKEN", "SIZE", "BLOB", "REF")
@@ -77,6 +70,21 @@ func (a *app) anchors(r *runlog.Reader, blobs string) error {
 		t.print(a.out)
 	}
 	return nil
+}
+
+// openStore opens the folder of --blobs for reading; "": there is none.
+func openStore(dir string) (anchor.BlobStore, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("%s: not a folder", dir)
+	}
+	return anchor.OpenDirStore(vfs.OS, dir, nil), nil
 }
 
 // anchor shows one; err is why it cannot be read.

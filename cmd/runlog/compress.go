@@ -48,7 +48,7 @@ Exit codes: 0 fine; 1 a segment is damaged; 2 usage, the instance is held, or so
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if o.Codec, err = compressed.ParseCodec(codec); err != nil {
-				return fmt.Errorf("--codec: %w", err)
+				o.Codec = wal.NoCodec
 			}
 			for _, flag := range []string{"codec", "level", "block", "keep-plain"} {
 				if o.Undo && cmd.Flags().Changed(flag) {
@@ -56,7 +56,7 @@ Exit codes: 0 fine; 1 a segment is damaged; 2 usage, the instance is held, or so
 				}
 			}
 			if o.BlockBytes = block << 10; !o.Undo && o.Codec == wal.NoCodec {
-				return fmt.Errorf("--codec: want zstd or s2")
+				return fmt.Errorf("--codec %q: want zstd or s2", codec)
 			}
 			if err := o.Check(); err != nil {
 				return err

@@ -36,7 +36,7 @@ func (a *app) importCmd() *cobra.Command {
 		Use: "import DIR --instance I FILE", Short: "Make a run out of JSON lines",
 		Long: `import reads JSON lines as export prints them, from FILE or, for -, from stdin; zstd is recognized. It makes a finished run of the
 instance under the base folder DIR and prints its directory as the last line. The run is built aside and appears when it is sealed: after
-an error nothing is left behind. It is never the parent of an engine's run.
+an error nothing is left behind. It is no parent of an engine's run, unless that names it (Options.ContinueFrom).
 
 Each line needs topic, type and ts_init. seq is ignored; ts_publish is kept if given, and must then increase. Key kinds are declared as they
 are met. A line that is malformed or over a limit ends the import with its number; the exit code is 1.`,

@@ -67,9 +67,9 @@ func (a *app) lineage(path string) error {
 	switch kind {
 	case isBase:
 	case isInst:
-		base, instance = filepath.Dir(abs), filepath.Base(abs)
+		base, instance = filepath.Join(path, ".."), filepath.Base(abs) // so that runs are named as path is
 	case isRun:
-		base, instance, only = filepath.Dir(filepath.Dir(abs)), filepath.Base(filepath.Dir(abs)), filepath.Base(abs)
+		base, instance, only = filepath.Join(path, "..", ".."), filepath.Base(filepath.Dir(abs)), filepath.Base(abs)
 	default:
 		return notRun(path, kind)
 	}

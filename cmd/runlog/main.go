@@ -134,7 +134,7 @@ func (a *app) root() *cobra.Command {
 		Use:   "runlog",
 		Short: "Look into the log of a trading engine",
 		Long: `runlog lists, shows, searches and verifies the runs of an engine's log, says why an entry is there, recovers, compresses and salvages runs,
-turns them into JSON lines and back, and proves to others what is in them.
+removes what is no longer needed, turns runs into JSON lines and back, and proves to others what is in them.
 
 A RUN is a run's directory, <base>/<instance>/<run-id>; a DIR is the base. Reading takes no lock, writes nothing, and works beside the
 engine, on read-only media and on copies. Flags may stand anywhere.
@@ -143,7 +143,7 @@ Exit codes: 0 fine; 1 the data is bad; 2 could not do it; verify also has 3, a t
 		Example: `  runlog ls runs
   runlog info runs/demo/20261123T200248.123456789Z-1a2b3c4d
   runlog history runs/demo/2026* client_order_id=C-1017
-  runlog verify runs && runlog export runs/demo/2026* --json > demo.jsonl`,
+  runlog verify runs && runlog export runs/demo/2026* > demo.jsonl`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -168,7 +168,11 @@ func exactly(names ...string) cobra.PositionalArgs {
 		if len(args) == len(names) {
 			return nil
 		}
-		return fmt.Errorf("%s: want %s, got %d arguments; see runlog %s --help", cmd.Name(), strings.Join(names, " "), len(args), cmd.Name())
+		want := strings.Join(names, " ")
+		if want == "" {
+			want = "no arguments"
+		}
+		return fmt.Errorf("%s: want %s, got %s; see runlog %s --help", cmd.Name(), want, number(len(args), "argument", "arguments"), cmd.Name())
 	}
 }
 

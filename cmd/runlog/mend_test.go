@@ -81,6 +81,9 @@ func TestRecoverLeavesASealedRunsDamagedSegmentsAlone(t *testing.T) {
 	}
 	before := tree(t, dir)
 	do(t, "recover", dir).want(t, 1, "00000001.seg")
+	if r := recovery(t, 1, dir); r.Decision != undecided || r.Rewritten != nil {
+		t.Errorf("it says that it has written %v: %+v", r.Rewritten, r)
+	}
 	if after := tree(t, dir); !slices.Equal(before, after) {
 		t.Errorf("changed from %v to %v", before, after)
 	}

@@ -59,9 +59,10 @@ func (a *app) recoverCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "recover PATH", Short: "Bring runs whose process died to their end, as the engine's next start would",
 		Long: `recover decides how each run that is not sealed has ended, and seals it: a torn tail, of which nothing proves that it was
-acknowledged, is cut off and counted; index, footer and manifest are written. A run whose acknowledged data is damaged is quarantined: its segments stay as they are. PATH is a run's
-directory, or an instance's or the base folder. The engine does the same by itself when it starts; recover is for whoever wants to know, or
-wants it done, before. It takes the instance's lock: an instance that a process holds is left alone.
+acknowledged, is cut off and counted; index, footer and manifest are written. A run whose acknowledged data is damaged is quarantined: its
+segments stay as they are. PATH is a run's directory, or an instance's or the base folder. The engine does the same by itself when it
+starts; recover is for whoever wants to know, or wants it done, before. It takes the instance's lock: an instance that a process holds is
+left alone.
 
 A sealed run that is named itself gets back what is made of its segments, if that is missing, damaged or of an earlier version: indexes,
 filters and the manifest. All of these are read for it, and for each index that is written its whole segment.
@@ -321,17 +322,7 @@ func (a *app) recoverInstance(inst string, dirs []string) (failed error) {
 			return errors.Join(failed, fmt.Errorf("%s: the folder is not named as a run, so it may not be in an instance's folder: rename it, or use --dry-run", dir))
 		}
 	}
-	host, _ := os.Hostname()
-	lock, err := vfs.OS.Lock(filepath.Join(inst, manifest.LockName),
-		manifest.EncodeHolder(manifest.Holder{PID: os.Getpid(), Host: host, Since: time.Now().UnixNano()}))
-	var held *vfs.LockedError
-	if errors.As(err, &held) {
-		who := "an unknown process"
-		if h, ok := manifest.DecodeHolder(held.Holder); ok {
-			who = h.String()
-		}
-		return errors.Join(failed, fmt.Errorf("%s: left alone: %w by %s", inst, runlog.ErrLocked, who))
-	}
+	lock, err := lockInstance(inst)
 	if err != nil {
 		return errors.Join(failed, err)
 	}
@@ -411,8 +402,14 @@ func (a *app) printRecovery(r recoveryJSON, err error) error {
 		s = "skipped: " + r.Detail
 	case decidedUnborn:
 		s = "died before it began, nothing to recover: the engine's next start removes the folder"
-	default:
+	case undecided:
 		s = "UNDECIDED"
+		if r.Status.Sealed() { // it is what is made of its segments that could not be written
+			s = string(r.Status) + "; NOT ALL COULD BE WRITTEN ANEW"
+			if len(r.Rewritten) > 0 {
+				s += ", but " + r.rewritten()
+			}
+		}
 	}
 	if r.Decision == decidedEnded || r.Decision == decidedCrashed {
 		s += fmt.Sprintf("; last seq %s", count(r.LastSeq))

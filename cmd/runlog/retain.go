@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/runlog-io/runlog/anchor"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/retention"
 	"github.com/runlog-io/runlog/vfs"
@@ -75,18 +73,11 @@ Exit codes: 0 fine; 2 usage, the instance is held, or something could not be rem
 
 // openBlobs makes the snapshots in a folder the blobs that restore points need; "": none are to be had.
 func (a *app) openBlobs(dir string) error {
-	if dir == "" {
-		return nil
+	store, err := openStore(dir)
+	if store != nil {
+		a.restorePoints = retention.Anchors(a.ctx, store)
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s: not a folder", dir)
-	}
-	a.restorePoints = retention.Anchors(a.ctx, anchor.OpenDirStore(vfs.OS, dir, nil))
-	return nil
+	return err
 }
 
 // policy makes the rules; only flags that are given count.

@@ -61,9 +61,9 @@ func (a *app) salvageCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "salvage RUN OUT", Short: "Copy what can still be read of a damaged run into a new one",
 		Long: `salvage reads a run as verify does, and copies every entry whose own checksum is right, before, between and behind damage, into a new run
-under the base folder OUT, which must not exist; and with them every note. Keys, ids and both times are kept, and so is every seq: for each entry that is lost, one with
-topic runlog.salvage and type Lost stands in its place. Who the run was is kept in the new run's manifest, with labels that tell where it comes
-from. The source is never changed.
+under the base folder OUT, which must not exist; and with them every note that can be read. Keys, ids and both times are kept, and so is every
+seq: for each entry that is lost, one with topic runlog.salvage and type Lost stands in its place. Who the run was is kept in the new run's
+manifest, with labels that tell where it comes from. The source is never changed.
 
 What is lost is printed, and written to OUT/salvage.jsonl with all findings. Exit code 0: everything was copied; 1: something is lost, or the
 run is damaged in another way; 2: it could not be done, and OUT is not there.`,

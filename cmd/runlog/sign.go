@@ -183,7 +183,7 @@ func lockInstance(inst string) (io.Closer, error) {
 		if h, ok := manifest.DecodeHolder(held.Holder); ok {
 			who = h.String()
 		}
-		return nil, fmt.Errorf("%s: %w by %s", inst, runlog.ErrLocked, who)
+		return nil, fmt.Errorf("%s: left alone: %w by %s", inst, runlog.ErrLocked, who)
 	}
 	return lock, err
 }

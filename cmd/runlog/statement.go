@@ -76,7 +76,7 @@ func (a *app) survey(dir string, m *runlog.Manifest, seqs []uint64) (proof.State
 		},
 		OnEntry: func(v *runlog.View) error {
 			if v.Seq() != next {
-				return badData{fmt.Errorf("%s: seq %d follows %d", dir, v.Seq(), next-1)}
+				return badData{fmt.Errorf("%s: the run is not whole: seq %d is followed by %d", dir, next-1, v.Seq())}
 			}
 			next++
 			look(&e, v)

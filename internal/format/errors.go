@@ -30,6 +30,8 @@ var (
 	ErrUnknownKind = errors.New("undeclared key kind")
 	// ErrQuarantined: the run is quarantined.
 	ErrQuarantined = errors.New("run is quarantined")
+	// ErrNotSealed: the run has not ended, or its process has died and no boot has recovered it yet.
+	ErrNotSealed = errors.New("run is not sealed")
 	// ErrInvalid: an argument, option or draft that breaks a documented limit.
 	ErrInvalid = errors.New("invalid")
 	// ErrClosed: the run or reader was closed. Not a halt.
