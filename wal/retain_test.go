@@ -390,8 +390,12 @@ func TestRemovalIsRefusedWhereItCouldHideSomething(t *testing.T) {
 
 func TestATailThatRetentionOvertakesSaysSo(t *testing.T) {
 	g := newRig(t).fill(250, 2000)
-	for name, r := range map[string]*Reader{"outside": openReader(t, g.mem), "own": g.log.Reader()} {
-		keep := map[string]uint32{"outside": 5, "own": 8}[name]
+	for _, c := range []struct {
+		name string
+		r    *Reader
+		keep uint32
+	}{{"outside", openReader(t, g.mem), 5}, {"own", g.log.Reader(), 8}} {
+		name, r, keep := c.name, c.r, c.keep
 		n, first := 0, r.FirstSeq()
 		var end error
 		for v, err := range r.Tail(context.Background(), TailOptions{}) {
