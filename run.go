@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ type Run struct {
 
 	mu      sync.Mutex
 	parents []*Reader // opened when first asked for
+	broken  error     // why there are no more: the next one is gone
 	loaded  bool
 	cleanup sync.Once
 
@@ -289,22 +291,23 @@ func (r *Run) Predecessors() []Predecessor { return append([]Predecessor(nil), r
 
 // Parents returns readers of the runs whose state this one continues: its parent first, then the parent's parent, and
 // so on. Package replay rebuilds the engine's state from them. They are closed with the Run. A *ParentError says which run
-// of the chain is gone or cannot be used; OpenParents opens those in front of it.
+// of the chain cannot be used. If it is gone (errors.Is fs.ErrNotExist), as after a retention, the runs in front of it are
+// returned beside the error: package replay says whether a restart needs more.
 func (r *Run) Parents() ([]*Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loaded {
-		return r.parents, nil
+		return r.parents, r.broken
 	}
 	chain, err := openParents(r.o.FS, filepath.Join(r.o.Dir, r.o.Instance), r.Manifest().Identity)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		for _, p := range chain {
 			_ = p.Close()
 		}
 		return nil, err
 	}
-	r.parents, r.loaded = chain, true
-	return r.parents, nil
+	r.parents, r.broken, r.loaded = chain, err, true
+	return r.parents, r.broken
 }
 
 // Close commits what was submitted, writes RunEnded, seals the run and releases the instance. It is idempotent. If
@@ -315,7 +318,7 @@ func (r *Run) Close(ctx context.Context) error {
 	err := r.w.Close(ctx, &entry.Draft{Topic: entry.TopicEnded, Type: entry.TypeEnded, TsInit: now})
 	select {
 	case <-r.w.Done():
-		return errors.Join(err, r.release())
+		return errors.Join(err, r.releaseWithin(ctx))
 	default:
 		r.releaseLater()
 		return fmt.Errorf("runlog: closing goes on in the background: %w", err)
@@ -331,10 +334,34 @@ func (r *Run) Abandon(ctx context.Context, cause error) error {
 	r.w.Abandon(cause)
 	select {
 	case <-r.w.Done():
-		return r.release()
+		return r.releaseWithin(ctx)
 	case <-ctx.Done():
 		r.releaseLater()
 		return fmt.Errorf("runlog: abandoning goes on in the background: %w", ctx.Err())
+	}
+}
+
+// releaseWithin is release, which goes on in the background if ctx ends first: a removal may hang in the disk.
+func (r *Run) releaseWithin(ctx context.Context) error {
+	if r.o.Synchronous || drive.From(ctx) != nil {
+		return r.release()
+	}
+	if r.retaining.TryLock() { // nothing is being removed
+		r.retaining.Unlock()
+		return r.release()
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.release() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		select {
+		case err := <-done:
+			return err
+		default:
+			return fmt.Errorf("runlog: a removal still holds the instance; it is released in the background: %w", ctx.Err())
+		}
 	}
 }
 

@@ -16,9 +16,11 @@ var ErrMalformed = fmt.Errorf("malformed note: %w", format.ErrCorrupt)
 
 // List returns a run's anchors, the newest first. They are found in the indexes, whatever the length of the log. One that
 // is malformed is an ErrMalformed that names the place, and the older ones follow; any other error comes last.
-func List(r *wal.Reader) iter.Seq2[Anchor, error] {
+func List(r *wal.Reader) iter.Seq2[Anchor, error] { return listAt(r, wal.DefaultLevel) }
+
+func listAt(r *wal.Reader, level wal.Level) iter.Seq2[Anchor, error] {
 	return func(yield func(Anchor, error) bool) {
-		for n, err := range r.Notes(wal.NoteOptions{Kinds: []entry.NoteKind{entry.NoteAnchor}, Reverse: true}) {
+		for n, err := range r.Notes(wal.NoteOptions{Kinds: []entry.NoteKind{entry.NoteAnchor}, Reverse: true, Level: level}) {
 			var a Anchor
 			if err == nil {
 				if a, err = Decode(n.Body); err == nil && a.Covers > n.After {
@@ -71,8 +73,17 @@ type Point struct {
 // Points checks the blobs of a run's anchors, the newest first: each is read from end to end when it is the iteration's
 // turn. An error of the log ends it, as the second value; so does the end of ctx.
 func Points(ctx context.Context, r *wal.Reader, store BlobStore) iter.Seq2[Point, error] {
+	return points(ctx, listAt(r, wal.DefaultLevel), store)
+}
+
+// DurablePoints is Points for those anchors alone that are proven durable: what a power cut can take back lets nothing be removed.
+func DurablePoints(ctx context.Context, r *wal.Reader, store BlobStore) iter.Seq2[Point, error] {
+	return points(ctx, listAt(r, wal.Durable), store)
+}
+
+func points(ctx context.Context, anchors iter.Seq2[Anchor, error], store BlobStore) iter.Seq2[Point, error] {
 	return func(yield func(Point, error) bool) {
-		for a, err := range List(r) {
+		for a, err := range anchors {
 			if ctx.Err() != nil {
 				yield(Point{}, ctx.Err())
 				return

@@ -287,7 +287,7 @@ func (a *Adapter) Seed(payloadType string, id entry.ID) (more bool) {
 // window is full. Call it before capturing:
 //
 //	parents, err := run.Parents() // newest first
-//	if err != nil {
+//	if err != nil && !errors.Is(err, fs.ErrNotExist) { // retention removes old runs
 //		return err
 //	}
 //	for _, parent := range parents {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"path/filepath"
@@ -79,7 +81,7 @@ func start(ctx context.Context, dir string) (*runlog.Run, *Tally, *anchor.DirSto
 		return run, nil, nil, nil, err
 	}
 	parents, err := run.Parents()
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // retention removes old runs; Restore says if one of them is needed
 		return run, nil, nil, nil, err
 	}
 	engine := NewTally()

@@ -12,7 +12,7 @@ import (
 func Anchors(ctx context.Context, store anchor.BlobStore) func(r *wal.Reader) ([]RestorePoint, error) {
 	return func(r *wal.Reader) (list []RestorePoint, err error) {
 		good := 0
-		for p, err := range anchor.Points(ctx, r, store) {
+		for p, err := range anchor.DurablePoints(ctx, r, store) {
 			if err != nil {
 				return nil, err
 			}

@@ -47,6 +47,15 @@ func (pl *planner) ancestors(l *lineage, wanted []bool) {
 			l.from[i] = pl.good[i][-left]
 			continue
 		}
+		if r.ParentUnknown { // nobody knows now which run it continues: each older one may be it
+			for k := range i {
+				need[k] = max(need[k], left)
+				if !wanted[k] && l.why[k] == "" {
+					l.why[k] = fmt.Sprintf("run %s could not be read, and may continue it", r.ID)
+				}
+			}
+			continue
+		}
 		p, ok := pl.byID[r.Parent]
 		if !ok || p >= i { // a parent is older: ids never go back
 			continue

@@ -34,9 +34,18 @@ func List(dir string, o Options) ([]Run, error) {
 	}
 	var runs []Run
 	for _, e := range names {
-		if e.IsDir() && manifest.ValidRunID(e.Name()) {
-			runs = append(runs, o.describe(e.Name(), filepath.Join(dir, e.Name())))
+		if !manifest.ValidRunID(e.Name()) {
+			continue
 		}
+		path := filepath.Join(dir, e.Name())
+		if !e.IsDir() { // boots follow links, see runfolder.go
+			if info, err := o.FS.Stat(path); err == nil && !info.IsDir() {
+				continue
+			}
+		}
+		run := o.describe(e.Name(), path)
+		run.Linked = !e.IsDir()
+		runs = append(runs, run)
 	}
 	return runs, nil
 }
@@ -54,6 +63,7 @@ func (o *Options) describe(id, dir string) Run {
 	if rerr := o.read(&run, dir); rerr != nil && run.Err == nil {
 		run.Err = rerr
 	}
+	run.ParentUnknown = err != nil && run.Origin == ""
 	return run
 }
 

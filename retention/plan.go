@@ -109,6 +109,8 @@ func (r *Run) protected() string {
 		return "it is not sealed: a process writes it, or it waits for the engine's next start"
 	case r.Origin == manifest.OriginImport:
 		return "it is imported: who has made it removes it"
+	case r.Linked:
+		return "its folder is a link: who has moved it removes it"
 	case len(r.Strangers) > 0:
 		return fmt.Sprintf("its folder holds %.80q, which is not part of a run", r.Strangers[0])
 	}

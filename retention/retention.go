@@ -57,6 +57,8 @@ type Run struct {
 	Segments []Segment
 
 	RestorePoints []RestorePoint
+	ParentUnknown bool     // neither its manifest nor its segments could be read
+	Linked        bool     // its folder is a link: a run that was moved to another volume
 	Strangers     []string // what its folder holds that is not part of a run
 	Err           error    // why it could not be read, or not as a whole
 }

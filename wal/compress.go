@@ -120,7 +120,14 @@ var errStopped = errors.New("compressing was stopped")
 
 // pack compresses one segment of a log that is being written. Trouble with it does not endanger the log.
 func (l *Log) pack(n uint32) {
-	l.retaining.Lock() // nobody removes the segment meanwhile
+	if err := l.packAlone(n); err != nil {
+		l.o.Warn(err) // with no lock held: it may lead to a removal
+	}
+}
+
+// packAlone is pack while nobody removes the segment.
+func (l *Log) packAlone(n uint32) error {
+	l.retaining.Lock()
 	defer l.retaining.Unlock()
 	w := swap{fsys: l.o.FS, dir: l.o.Dir, run: l.o.Manifest.Run, step: func() error {
 		if l.packer.stopped.Load() {
@@ -134,11 +141,12 @@ func (l *Log) pack(n uint32) {
 	plain, packed := w.names(n)
 	what, err := w.compress(n, l.o.Compress.options())
 	if err != nil && !errors.Is(err, errStopped) {
-		l.o.Warn(&format.Error{Path: packed, Offset: -1, Why: "the segment was not compressed, or its plain file not removed", Err: err})
+		return &format.Error{Path: packed, Offset: -1, Why: "the segment was not compressed, or its plain file not removed", Err: err}
 	}
 	if err == nil && (what == swapped || what == finished) {
 		l.files.forget(plain)
 	}
+	return nil
 }
 
 // maxRest bounds a pause, and so how long the end of a log waits for one.

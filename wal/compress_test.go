@@ -862,3 +862,38 @@ func TestNotesComeBackFromCompressedSegments(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may reuse the blocks of a file that was replaced comes too late for the log: its name is gone for good before its
+// blocks are free.
+func TestNoPowerCutBringsAReplacedFormBackOnceItsBlocksAreFree(t *testing.T) {
+	for _, undo := range []bool{false, true} {
+		g := newRig(t).fill(60, 700).sealed()
+		if undo {
+			if _, err := Compress(context.Background(), g.mem, runDir, CompressOptions{Compression: Compression{Codec: S2}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := segment.FileName(1)
+		if undo {
+			old += "z"
+		}
+		freed := 0
+		g.mem.SetHook(func(op vfs.Op) error {
+			if base := filepath.Base(op.Name); op.Kind == vfs.OpRemove && (base == old || base == old+".tmp") {
+				freed++
+				left := g.mem.Crash(vfs.LoseAll())
+				if _, err := left.Stat(filepath.Join(runDir, old)); !errors.Is(err, errNotExist) {
+					t.Errorf("%s: a power cut brings it back: %v", old, err)
+				}
+				whole(t, openReader(t, left), g.want)
+			}
+			return nil
+		})
+		if _, err := Compress(context.Background(), g.mem, runDir, CompressOptions{Compression: Compression{Codec: S2}, Undo: undo}); err != nil {
+			t.Fatal(err)
+		}
+		if g.mem.SetHook(nil); freed == 0 {
+			t.Error("nothing was replaced")
+		}
+	}
+}

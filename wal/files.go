@@ -325,7 +325,7 @@ func (fs *files) loadSegment(ref *segRef, m *mapped) error {
 	m.fix = func(cause error) (segIndex, error) {
 		fs.warn(&format.Error{Path: path, Offset: -1, Why: "the index is built again in memory", Err: cause})
 		o, err := rebuild(fs.fsys, ref.path, in)
-		if err != nil && !ofContent(err) {
+		if err != nil && (!ofContent(err) || errors.Is(err, format.ErrMissingSegment)) { // gone since it was mapped: the caller asks why
 			return nil, err
 		}
 		if o == nil { // nothing of it can be read in order

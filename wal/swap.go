@@ -180,7 +180,16 @@ func (w *swap) replace(from, to string, n uint32, make func(f, src vfs.File, p c
 
 // drop removes the file that has been replaced. Its replacement's name is durable.
 func (w *swap) drop(path string) error {
-	if err := w.fsys.Remove(path); err != nil {
+	// Its name goes first, for good: a file that a power cut brings back may have lost its blocks to another one.
+	aside := path + ".tmp"
+	err := w.fsys.Rename(path, aside)
+	if err == nil {
+		err = w.fsys.SyncDir(w.dir)
+	}
+	if err == nil {
+		err = w.fsys.Remove(aside)
+	}
+	if err != nil {
 		return &format.Error{Path: path, Offset: -1, Why: "remove what has been replaced", Err: err}
 	}
 	return w.fsys.SyncDir(w.dir)

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -33,7 +35,7 @@ func (c *config) rebuild(
 		return nil, err
 	}
 	parents, err := run.Parents()
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // retention removes old runs; Restore says if one of them is needed
 		return nil, err
 	}
 	rep, err := replay.Restore(ctx, parents, &engine.Replayer{Engine: e}, replay.Options{Store: store})
