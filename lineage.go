@@ -106,10 +106,11 @@ func openParent(fsys vfs.FS, dir, run string, seen map[string]bool) (*Reader, er
 func usable(fsys vfs.FS, r *Reader, dir, run string) error {
 	switch got := r.Manifest().Run; {
 	case r.Status() == manifest.Quarantined:
-		if q, _, err := manifest.ReadQuarantine(fsys, dir); err == nil {
+		q, known, err := manifest.ReadQuarantine(fsys, dir)
+		if known && err == nil {
 			return fmt.Errorf("%w: %s", ErrQuarantined, q.Reason)
 		}
-		return ErrQuarantined
+		return errors.Join(append(r.Warnings(), ErrQuarantined)...) // its file counts, though nobody can read what it says
 	case got != run:
 		return &format.Error{Path: dir, Offset: -1, Why: fmt.Sprintf("the folder holds run %s", got), Err: ErrCorrupt}
 	}

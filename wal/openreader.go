@@ -110,6 +110,9 @@ func (r *Reader) openOnce() error {
 		return &format.Error{Path: filepath.Join(r.dir, manifest.QuarantineName), Offset: -1, Why: "whether the run is quarantined", Err: err}
 	} else if quarantined {
 		r.status = manifest.Quarantined
+		if err != nil { // it counts, whatever it says
+			r.warn(&format.Error{Path: filepath.Join(r.dir, manifest.QuarantineName), Offset: -1, Why: "read", Err: err})
+		}
 	}
 	r.adopt(st)
 	return nil
