@@ -11,7 +11,8 @@ type Query struct {
 	From, To  int64
 }
 
-// Catalog is outside data: what was on the streams, kept elsewhere.
+// Catalog is outside data: what was on the streams, kept elsewhere. Package replay has a Catalog of its own, which is asked
+// for a whole class over a range.
 type Catalog[R any] interface {
 	// Replayable reports whether rows of a class can be asked for. Of others only the order is known.
 	Replayable(class string) bool

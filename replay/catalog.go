@@ -12,7 +12,8 @@ import (
 	"github.com/runlog-io/runlog/wal"
 )
 
-// Catalog is where data from outside of the log is kept, such as market data in files. R is its kind of record.
+// Catalog is where data from outside of the log is kept, such as market data in files. R is its kind of record. Package
+// markers has a Catalog of its own: that one is asked for one stream up to an entry, this one for a class over a range.
 type Catalog[R any] interface {
 	// Plan says what the catalog has for a query, without loading it.
 	Plan(ctx context.Context, q CatalogQuery) (Coverage, error)
