@@ -250,7 +250,7 @@ func compressingLoad(c *matrix.Cases, swaps *atomic.Int64) error {
 	s.o.Compress = blocksOf(c.Seed)
 	s.o.Compress.KeepPlain = int(c.Seed / 2 % 2)
 	return s.everywhere(c, func() {
-		if s.op.Kind == vfs.OpRemove && strings.HasSuffix(s.op.Name, ".seg") {
+		if s.op.Kind == vfs.OpRename && strings.HasSuffix(s.op.Name, ".seg") { // the plain file's name goes
 			swaps.Add(1)
 		}
 	})
