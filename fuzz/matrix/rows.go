@@ -28,7 +28,7 @@ const prefix = "acknowledged prefix"
 // Rows is the matrix. Every row has a test that calls Run with its id.
 var Rows = []Row{
 	{ID: "torn", Fault: "a write torn at every byte", Promise: prefix, How: "simulated, exhaustive", CI: 250_000, Taste: 40},
-	{ID: "subsets", Fault: "any subset of unsynced blocks lost, 512 B and 4 KiB", Promise: prefix, How: "simulated, exhaustive up to 12 blocks, then by chance", CI: 400_000, Taste: 40},
+	{ID: "subsets", Fault: "any subset of unsynced blocks lost, 512 B and 4 KiB", Promise: prefix, How: "simulated, exhaustive up to 12 blocks, then by chance", CI: 300_000, Taste: 40},
 	{ID: "garbage", Fault: "unsynced blocks reordered, or left as garbage", Promise: prefix, How: "simulated", CI: 200_000, Taste: 40},
 	{ID: "power", Fault: "power cut at every operation of a load, and again inside the recovery", Promise: prefix, How: "simulated, all operations", CI: 20_000},
 	{ID: "names", Fault: "power cut around create, rename and directory sync", Promise: "old or new state, never neither", How: "simulated, all points", CI: 10_000},
@@ -36,7 +36,7 @@ var Rows = []Row{
 	{ID: "errno", Fault: "the Nth operation fails, once and for ever, with each errno", Promise: "typed halt, no false acknowledgement", How: "simulated, every operation", CI: 50_000, Taste: 40},
 	{ID: "sync-once", Fault: "a sync fails once, then \"succeeds\"", Promise: "halt for good; recovery trusts the disk, not the page cache", How: "simulated", CI: 5_000},
 	{ID: "full", Fault: "disk full, file too big, short write", Promise: "halt, \"disk full\" recorded, clean reopening", How: "simulated", CI: 20_000, Taste: 40},
-	{ID: "flip", Fault: "a bit flipped anywhere: header, body, commit, footer, index, filter, manifest", Promise: "found, or rebuilt; never wrong data", How: "simulated, every bit", CI: 500_000},
+	{ID: "flip", Fault: "a bit flipped anywhere: header, body, commit, footer, index, filter, manifest", Promise: "found, or rebuilt; never wrong data", How: "simulated, every bit", CI: 300_000},
 	{ID: "cut", Fault: "a file truncated at every length, or its tail zeroed", Promise: "sealed: an error; active: acknowledged prefix or an error", How: "simulated, every length", CI: 100_000},
 	{ID: "shuffle", Fault: "segments missing, duplicated, renamed, swapped, the newest included", Promise: "an error that names the segment", How: "simulated, all pairs", CI: 5_000},
 	{ID: "swap", Fault: "power cut at every operation of compressing a run and of going back, and again in the pass that ends it; a disk that writes something else", Promise: "every entry, in one form or the other", How: "simulated, all operations, 512 B and 4 KiB", CI: 10_000},
