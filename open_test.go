@@ -328,6 +328,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		"BatchEntries":      base(func(o *runlog.Options) { o.BatchEntries = -1 }),
 		"CommitDelay":       base(func(o *runlog.Options) { o.CommitDelay = -1 }),
 		"Sync":              base(func(o *runlog.Options) { o.Sync = 99 }),
+		"Prepare":           base(func(o *runlog.Options) { o.Prepare = runlog.PrepareNone + 1 }),
 		"SyncEvery":         base(func(o *runlog.Options) { o.SyncEvery = -1 }),
 		"WarnAfter":         base(func(o *runlog.Options) { o.WarnAfter = time.Hour }),
 	} {

@@ -39,6 +39,8 @@ type (
 	TimeField = wal.TimeField
 	// Compression says whether and how sealed segments are compressed.
 	Compression = wal.Compression
+	// Preparation is how the space of a segment is prepared.
+	Preparation = wal.Preparation
 	// Codec is how blocks of a compressed segment are compressed.
 	Codec = wal.Codec
 	// HaltError says why a run halted.
@@ -61,7 +63,7 @@ type (
 	Error = format.Error
 )
 
-// Built-in key kinds, levels, time fields, codecs, policies, reasons to halt, and states of a run.
+// Built-in key kinds, levels, time fields, codecs, preparations, policies, reasons to halt, and states of a run.
 const (
 	ClientOrderID = entry.ClientOrderID
 	VenueOrderID  = entry.VenueOrderID
@@ -75,6 +77,10 @@ const (
 	NoCodec = wal.NoCodec
 	Zstd    = wal.Zstd
 	S2      = wal.S2
+
+	PrepareZeros    = wal.PrepareZeros
+	PrepareReserved = wal.PrepareReserved
+	PrepareNone     = wal.PrepareNone
 
 	SyncEachCommit = writer.SyncEachCommit
 	SyncInterval   = writer.SyncInterval
@@ -146,6 +152,14 @@ type Options struct {
 	SegmentBytes      int64 // planned size of a segment; 0: 64 MiB; 64 KiB to 4 GiB
 	FirstSegmentBytes int64 // of the first one, made while Open waits; 0: 4 MiB, or SegmentBytes if less; later ones grow fourfold up to SegmentBytes
 
+	// Prepare is how the space of a segment is prepared before it is used. PrepareZeros, the default, writes zeros over it in the
+	// background: the least time for each durable write, and up to twice the bytes on the disk. PrepareReserved only reserves
+	// it: each byte is written once, and a durable write takes longer. With both, a full disk shows when a segment is prepared.
+	// PrepareNone does not even reserve it: no disk space is taken before it is used, a durable write takes as long as in reserved
+	// space or longer, and a full disk can fail any commit and leave no room for the halt record. What these cost and what they
+	// save, measured: docs/decisions/2026-11-28-how-segments-are-prepared.md.
+	Prepare Preparation
+
 	// Compress has sealed segments compressed in the background while the run is open: zero, the default, does not, since that
 	// takes up to half of a processor, and costs whoever reads there later. Commits and seals do not wait for it, nor does Close:
 	// what is left, and the last segment, stay plain until a later pass (runlog compress).
@@ -205,6 +219,9 @@ func (o *Options) resolve() error {
 	if err := o.Compress.Check(); err != nil {
 		return fmt.Errorf("option Compress: %w", err)
 	}
+	if err := o.Prepare.Check(); err != nil {
+		return fmt.Errorf("option Prepare: %w", err)
+	}
 	id := o.identity(manifest.NewRunID(0, "", 0), "", manifest.OriginEngine, 0)
 	if _, err := manifest.EncodeIdentity(id); err != nil {
 		return err
@@ -230,7 +247,7 @@ func (o *Options) kinds() []manifest.KeyKind {
 func (o *Options) wal(dir string, m manifest.Manifest) wal.Options {
 	return wal.Options{
 		FS: o.FS, Dir: dir, Manifest: m, SegmentBytes: o.SegmentBytes, FirstBytes: o.FirstSegmentBytes,
-		Clock: o.Clock, Salts: o.Salts, NoSync: o.Sync == SyncNever, Inline: o.Synchronous, Compress: o.Compress,
+		Clock: o.Clock, Salts: o.Salts, NoSync: o.Sync == SyncNever, Inline: o.Synchronous, Compress: o.Compress, Prepare: o.Prepare,
 		Warn: func(err error) {
 			o.Logger.Warn("runlog: housework", "error", err)
 			if o.OnWarn != nil {

@@ -28,6 +28,9 @@ type MemOptions struct {
 	// Garbage lets a power cut turn a lost sector into garbage (noise, or stale bytes of another sector of the file) if
 	// what the disk holds there is all zeros or behind the end of the file.
 	Garbage bool
+	// StaleReserved lets a power cut turn to garbage what Preallocate has reserved and no sync has covered a write to, as where a
+	// file system loses track of what was never written.
+	StaleReserved bool
 	// WriteThrough: the device has no volatile cache, so that what ReadAtUncached makes the kernel write is durable.
 	// By default that waits for a Datasync.
 	WriteThrough bool

@@ -18,7 +18,7 @@ const (
 	EntryChoice ChoiceKind = iota
 	// SizeChoice: the size of a file that changed since the last Datasync.
 	SizeChoice
-	// SectorChoice: the content of a sector that was written since the last Datasync.
+	// SectorChoice: the content of a sector that was written since the last Datasync, or never (MemOptions.StaleReserved).
 	SectorChoice
 )
 
@@ -147,7 +147,7 @@ func (m *Mem) Crash(choose Chooser) *Mem {
 				build(n, k)
 				continue
 			}
-			k.file = n.file.crash(k.path(), m.opt.Garbage, choose)
+			k.file = n.file.crash(k.path(), &m.opt, choose)
 			after.used += k.file.alloc.total() * k.file.ss
 		}
 	}
@@ -183,7 +183,7 @@ func (n *node) path() string {
 }
 
 // crash returns the file that a power cut leaves.
-func (n *inode) crash(name string, garbage bool, choose Chooser) *inode {
+func (n *inode) crash(name string, opt *MemOptions, choose Chooser) *inode {
 	at := sizeState{size: n.diskSize}
 	if k := len(n.sizes); k > 0 {
 		if i := choose.pick(Choice{Kind: SizeChoice, Name: name, Options: k + 1, Newest: k, Garbage: -1}); i > 0 {
@@ -195,17 +195,17 @@ func (n *inode) crash(name string, garbage bool, choose Chooser) *inode {
 	_, end := n.span(0, at.size)
 	c.alloc = slices.Clone(n.alloc)
 	c.alloc.cut(end)
+	c.fresh = slices.Clone(n.fresh)
+	c.fresh.cut(end)
 	for s, sec := range n.sectors {
 		if s < end && !sec.dirty {
 			c.settle(s, sec.disk)
 		}
 	}
-	if garbage {
-		for _, run := range n.zeroed {
-			if run.lo < end && choose.pick(Choice{Kind: SectorChoice, Name: name, Sector: run.lo, Options: 2,
-				Garbage: 1}) == 1 {
-				n.spoil(c, run, end)
-			}
+	for _, run := range n.spoilable(opt) {
+		if run.lo < end && choose.pick(Choice{Kind: SectorChoice, Name: name, Sector: run.lo, Options: 2,
+			Garbage: 1}) == 1 {
+			n.spoil(c, run, end)
 		}
 	}
 	slices.Sort(n.dirty)
@@ -215,6 +215,7 @@ func (n *inode) crash(name string, garbage bool, choose Chooser) *inode {
 		}
 		all := n.candidates(s, at.cuts)
 		ch := Choice{Kind: SectorChoice, Name: name, Sector: s, Options: len(all), Newest: len(all) - 1, Garbage: -1}
+		garbage := opt.Garbage || opt.StaleReserved && n.fresh.has(s) > s
 		if garbage && len(all) > 1 && (isZero(all[0]) || s*n.ss >= n.diskSize) {
 			ch.Garbage = ch.Options
 			ch.Options++
@@ -242,7 +243,25 @@ func (n *inode) settle(s int64, b []byte) {
 // maxSpoiled bounds the garbage that one run of zeros becomes at each of its ends: more would only cost time.
 const maxSpoiled = 32
 
-// spoil turns a run of zeros that were written but not synced to garbage in c.
+// spoilable are the runs of zeros that can become garbage: those that were written and not synced, and those that were never
+// written.
+func (n *inode) spoilable(opt *MemOptions) (runs ranges) {
+	if opt.Garbage {
+		runs = slices.Clone(n.zeroed)
+	}
+	if !opt.StaleReserved {
+		return runs
+	}
+	for _, e := range n.fresh {
+		for e.lo < e.hi && n.sectors[e.lo] != nil { // these have a choice of their own
+			e.lo++
+		}
+		runs.add(e.lo, e.hi)
+	}
+	return runs
+}
+
+// spoil turns a run of zeros to garbage in c.
 func (n *inode) spoil(c *inode, run extent, end int64) {
 	for s := run.lo; s < min(run.hi, end); s++ {
 		if s >= run.lo+maxSpoiled && s < run.hi-maxSpoiled {

@@ -384,6 +384,61 @@ func TestUnsyncedZerosCanBecomeGarbage(t *testing.T) {
 	wantOutcomes(t, m, func(m *Mem) string { return letters(t, "a")(m)[:3] }, "0x0")
 }
 
+func TestReservedSpaceCanBecomeGarbageUntilItIsWritten(t *testing.T) {
+	m := NewMem(MemOptions{StaleReserved: true})
+	f := durable(t, m, "a", sectorOf('a'))
+	must(t, f.Truncate(2*512)) // a hole
+	must(t, f.Datasync())
+	write(t, f, sectorOf('a'), 512)
+	must(t, f.Datasync())
+	must(t, f.Preallocate(6*512))
+	must(t, f.Datasync())
+	spoiled := func() string {
+		for _, keep := range []Chooser{KeepAll(), LoseAll()} {
+			if got := letters(t, "a")(m.Crash(keep)); strings.Contains(got, "?") {
+				t.Errorf("%s without a choice for garbage", got)
+			}
+		}
+		return letters(t, "a")(m.Kill().Crash(func(c Choice) int { return max(c.Newest, c.Garbage) }))
+	}
+	want := func(pattern string) {
+		t.Helper()
+		got := spoiled()
+		for i := range pattern {
+			if garbage := pattern[i] == '*'; garbage && got[i] == '0' || !garbage && pattern[i] != got[i] {
+				t.Errorf("a crash leaves %s, want %s, * for noise or stale bytes", got, pattern)
+			}
+		}
+	}
+	want("aa****")
+	write(t, f, sectorOf('b'), 2*512)
+	if want("aa****"); spoiled()[2] == 'b' {
+		t.Error("what a lost write leaves is not garbage")
+	}
+	must(t, f.Datasync())
+	want("aab***")
+	write(t, f, string(make([]byte, 512)), 3*512)
+	must(t, f.Datasync())
+	want("aab0**")
+	write(t, f, sectorOf('c'), 5*512)
+	must(t, f.Datasync())
+	want("aab0*c")
+	m = m.Crash(KeepAll())
+	want("aab0*c") // still nobody has written it
+	m.opt.StaleReserved = false
+	want("aab00c")
+
+	m = NewMem(MemOptions{StaleReserved: true})
+	f = durable(t, m, "a", sectorOf('a'))
+	must(t, f.Truncate(4*512))
+	must(t, f.Datasync())
+	want("a000") // holes are zeros
+	must(t, f.Preallocate(4*512))
+	must(t, f.Truncate(2*512))
+	must(t, f.Datasync())
+	want("a*")
+}
+
 func TestTheSameSeedLeavesTheSameDisk(t *testing.T) {
 	build := func() *Mem {
 		m := NewMem(MemOptions{Garbage: true})

@@ -144,6 +144,7 @@ func (f *memFile) Preallocate(size int64) error {
 	if f.m.room(f.n, 0, end) < end {
 		return at("preallocate", f.name, syscall.ENOSPC)
 	}
+	f.n.file.reserve(end)
 	f.m.allocate(f.n, 0, size)
 	if size > f.n.file.size {
 		f.n.file.setSize(size)

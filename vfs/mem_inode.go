@@ -20,6 +20,8 @@ type inode struct {
 	cuts    []int64     // sizes of Truncates since the last sync that cut off something
 	zeroed  ranges      // sectors that zeros were written to since the last sync where zeros were
 	alloc   ranges      // sectors that take space
+	// fresh are sectors that were reserved, and that no sync has covered a write to.
+	fresh ranges
 }
 
 type sector struct {
@@ -135,6 +137,13 @@ func (n *inode) markDirty(s int64, sec *sector) {
 	}
 }
 
+// reserve notes which of the first sectors take space only from now on.
+func (n *inode) reserve(end int64) {
+	for _, e := range n.alloc.without(0, end) {
+		n.fresh.add(e.lo, e.hi)
+	}
+}
+
 func (n *inode) setSize(size int64) {
 	n.size = size
 	n.sizes = append(n.sizes, sizeState{size, len(n.cuts)})
@@ -153,6 +162,7 @@ func (n *inode) truncate(size int64) {
 			}
 		}
 		n.zeroed.cut((size + n.ss - 1) / n.ss)
+		n.fresh.cut((size + n.ss - 1) / n.ss)
 	}
 	n.setSize(size)
 }
@@ -162,12 +172,18 @@ func (n *inode) sync() {
 	for _, s := range n.dirty {
 		n.syncSector(s)
 	}
+	for _, e := range n.zeroed {
+		n.fresh.remove(e.lo, e.hi)
+	}
 	n.dirty = n.dirty[:0]
 	n.diskSize, n.sizes, n.cuts, n.zeroed = n.size, nil, nil, nil
 }
 
 func (n *inode) syncSector(s int64) {
 	sec := n.sectors[s]
+	if len(sec.versions) > 0 {
+		n.fresh.remove(s, s+1)
+	}
 	sec.disk = n.written(sec, s)
 	sec.dirty, sec.versions = false, nil
 	if isZero(sec.disk) {
@@ -250,7 +266,7 @@ func (n *inode) clone() *inode {
 	c := *n
 	c.dirty = slices.Clone(n.dirty)
 	c.sizes, c.cuts = slices.Clone(n.sizes), slices.Clone(n.cuts)
-	c.zeroed, c.alloc = slices.Clone(n.zeroed), slices.Clone(n.alloc)
+	c.zeroed, c.alloc, c.fresh = slices.Clone(n.zeroed), slices.Clone(n.alloc), slices.Clone(n.fresh)
 	c.sectors = make(map[int64]*sector, len(n.sectors))
 	all := make([]sector, 0, len(n.sectors))
 	for s, sec := range n.sectors {
@@ -322,6 +338,43 @@ func (r ranges) has(s int64) int64 {
 		return r[i].hi
 	}
 	return s
+}
+
+// without returns what of [lo, hi) is not in the set.
+func (r ranges) without(lo, hi int64) (gaps []extent) {
+	for _, e := range r {
+		if e.hi <= lo {
+			continue
+		}
+		if e.lo >= hi {
+			break
+		}
+		if e.lo > lo {
+			gaps = append(gaps, extent{lo, e.lo})
+		}
+		lo = e.hi
+	}
+	if lo < hi {
+		gaps = append(gaps, extent{lo, hi})
+	}
+	return gaps
+}
+
+// remove takes [lo, hi) out of the set.
+func (r *ranges) remove(lo, hi int64) {
+	i := sort.Search(len(*r), func(i int) bool { return (*r)[i].hi > lo })
+	j := i
+	var left []extent
+	for ; j < len(*r) && (*r)[j].lo < hi; j++ {
+		e := (*r)[j]
+		if e.lo < lo {
+			left = append(left, extent{e.lo, lo})
+		}
+		if e.hi > hi {
+			left = append(left, extent{hi, e.hi})
+		}
+	}
+	*r = slices.Replace(*r, i, j, left...)
 }
 
 // cut removes everything from at on and returns how much that was.

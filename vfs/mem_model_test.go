@@ -99,7 +99,7 @@ func TestLosingNothingIsWhatProgramsSeeAndSoIsLosingAllAfterAFullSync(t *testing
 func TestACrashLosesNothingThatWasSynced(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		m := NewMem(MemOptions{SectorSize: 8, Garbage: true})
+		m := NewMem(MemOptions{SectorSize: 8, Garbage: true, StaleReserved: seed%2 == 0})
 		must(t, create(t, m, "safe", "0123456789").Close())
 		tree(t, m, "/", true)
 		for range 40 {

@@ -29,6 +29,8 @@ type Options struct {
 	FirstBytes   int64 // of the first segment; sizes grow fourfold up to SegmentBytes; 0: 4 MiB or SegmentBytes if that is less
 	Clock        Clock // required
 	Salts        func() uint64
+	// Prepare is how the space of a segment is prepared; the zero value writes zeros over it beforehand.
+	Prepare Preparation
 	// NoSync leaves out the syncs that rotation needs for its order: with it a power cut can take any part of the log.
 	NoSync bool
 	// Inline does everything on the caller's goroutine, for determinism.
@@ -76,6 +78,9 @@ func (o *Options) resolve() error {
 	}
 	if err := o.Compress.Check(); err != nil {
 		return fmt.Errorf("option Compress: %w", err)
+	}
+	if err := o.Prepare.Check(); err != nil {
+		return fmt.Errorf("option Prepare: %w", err)
 	}
 	if o.Background == nil {
 		o.rests = !o.Inline

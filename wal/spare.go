@@ -14,7 +14,7 @@ import (
 	"github.com/runlog-io/runlog/vfs"
 )
 
-// spare is the next segment, made before it is needed: zero-filled, with its header, synced, and so is its name.
+// spare is the next segment, made before it is needed: its space prepared, with its header, synced, and so is its name.
 type spare struct {
 	path   string
 	header segment.Header
@@ -107,7 +107,7 @@ func (l *Log) prepare(path string, size int64, head []byte, m *spareMaker) (vfs.
 	if err != nil {
 		return nil, &format.Error{Path: path, Offset: -1, Why: "create segment", Err: err}
 	}
-	err = fill(f, size, head, m)
+	err = fill(f, size, head, l.o.Prepare, m)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -126,15 +126,27 @@ func (l *Log) prepare(path string, size int64, head []byte, m *spareMaker) (vfs.
 	return nil, &format.Error{Path: path, Offset: -1, Why: "prepare segment", Err: err}
 }
 
-// fill reserves the space, writes zeros over it (unwritten extents would make every commit a metadata change) and the
-// header, and syncs. In the background it gives way to a log that is behind, and to one that waits for the spare it leaves
-// what it has not come to: reserved, and read as zeros all the same.
-func fill(f vfs.File, size int64, head []byte, m *spareMaker) error {
-	err := f.Preallocate(size)
-	reserved := !errors.Is(err, vfs.ErrNotReserved)
-	if err != nil && reserved {
+// fill prepares the space, writes the header, and syncs.
+func fill(f vfs.File, size int64, head []byte, how Preparation, m *spareMaker) error {
+	reserved, err := how.makeRoom(f, size)
+	if err != nil {
 		return err
 	}
+	if how.fills(reserved) {
+		if err := writeZeros(f, size, reserved, m); err != nil {
+			return err
+		}
+	}
+	if _, err := f.WriteAt(head, 0); err != nil {
+		return err
+	}
+	return f.Datasync()
+}
+
+// writeZeros writes zeros over the whole file: unwritten extents would make every commit a metadata change. In the background
+// it gives way to a log that is behind, and to one that waits for the spare it leaves what it has not come to: reserved, and
+// read as zeros all the same. It does not sync the last of them.
+func writeZeros(f vfs.File, size int64, reserved bool, m *spareMaker) error {
 	zeros := make([]byte, min(fillPiece, size))
 	for off := int64(0); off < size; {
 		if m != nil && reserved {
@@ -156,10 +168,7 @@ func fill(f vfs.File, size int64, head []byte, m *spareMaker) error {
 			time.Sleep(fillPause)
 		}
 	}
-	if _, err := f.WriteAt(head, 0); err != nil {
-		return err
-	}
-	return f.Datasync()
+	return nil
 }
 
 // startSpare begins to make the spare that follows segment n.

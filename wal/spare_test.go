@@ -54,7 +54,7 @@ func TestASpareThatSomebodyWaitsForIsReservedAndNotFilled(t *testing.T) {
 			f := &counted{File: file, refuse: c.refuse}
 			m := &spareMaker{pace: &pace{}}
 			m.urgent.Store(c.urgent)
-			if err := fill(f, size, head, m); err != nil {
+			if err := fill(f, size, head, PrepareZeros, m); err != nil {
 				t.Fatal(err)
 			}
 			if (f.written == size+len(head)) != c.filled || !c.filled && f.written != len(head) {
