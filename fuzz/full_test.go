@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/runlog-io/runlog"
 	"github.com/runlog-io/runlog/fuzz/matrix"
 	"github.com/runlog-io/runlog/manifest"
 	"github.com/runlog-io/runlog/vfs"
@@ -14,19 +15,23 @@ import (
 )
 
 // full fills the disk at every size, and refuses each write as too big, in whole or in part.
-func full(c *matrix.Cases) error {
+func full(c *matrix.Cases) error { return fullDisk(c, runlog.PrepareZeros) }
+
+// fullDisk says how the victim's segments are prepared. Where nothing is reserved there may be no room for a halt record.
+func fullDisk(c *matrix.Cases, how runlog.Preparation) error {
 	sector := []int{512, 4096}[c.Seed%2]
 	s, err := scene(c.Seed, vfs.MemOptions{SectorSize: sector})
 	if err != nil {
 		return err
 	}
+	s.o.Prepare = how
 	begin := s.mem.Used()
 	for size := begin; c.Next(); size += int64(sector) {
 		v := s.victim()
 		v.mem.SetCapacity(max(size, 1))
 		v.live()
 		v.mem.SetCapacity(0)
-		if err := v.fullDisk(syscall.ENOSPC, true); err != nil {
+		if err := v.fullDisk(syscall.ENOSPC, how != runlog.PrepareNone); err != nil {
 			return fmt.Errorf("%d bytes, %d of them free at first: %w", size, size-begin, err)
 		}
 		if v.err == nil && v.warns.Load() == 0 {

@@ -184,7 +184,7 @@ func (s *sim) createLog(background func(task func())) (*wal.Log, *oracle.Submitt
 		return nil, nil, err
 	}
 	log, err := wal.Create(wal.Options{
-		FS: s.mem, Dir: dir, SegmentBytes: 64 << 10, FirstBytes: 64 << 10, Clock: s.o.Clock, Salts: s.o.Salts, Inline: background == nil, Background: background, Compress: s.o.Compress,
+		FS: s.mem, Dir: dir, SegmentBytes: 64 << 10, FirstBytes: 64 << 10, Clock: s.o.Clock, Salts: s.o.Salts, Inline: background == nil, Background: background, Compress: s.o.Compress, Prepare: s.o.Prepare,
 		Manifest: manifest.Manifest{Identity: manifest.Identity{Run: id, Instance: s.o.Instance, Origin: manifest.OriginEngine}},
 	})
 	if err != nil {
@@ -308,7 +308,10 @@ func (s *sim) judge(left *vfs.Mem, r *rand.Rand) error {
 func everywhere(c *matrix.Cases) error { return newSim(c.Seed).everywhere(c, func() {}) }
 
 // everywhere calls see at each of the operations, too.
-func (s *sim) everywhere(c *matrix.Cases, see func()) (err error) {
+func (s *sim) everywhere(c *matrix.Cases, see func()) error { return s.crashing(c, s.run, see) }
+
+// crashing is everywhere with another load.
+func (s *sim) crashing(c *matrix.Cases, load func() error, see func()) (err error) {
 	s.fault = func(n int64) {
 		see()
 		for salt := range uint64(3) {
@@ -317,7 +320,7 @@ func (s *sim) everywhere(c *matrix.Cases, see func()) (err error) {
 			}
 		}
 	}
-	if lerr := s.run(); err == nil && lerr != nil {
+	if lerr := load(); err == nil && lerr != nil {
 		err = fmt.Errorf("load: %w", lerr)
 	}
 	if err == nil && c.Next() {

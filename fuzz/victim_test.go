@@ -56,7 +56,7 @@ func (s *sim) victim() *victim {
 	w := newSim(s.seed)
 	w.tiny, w.mem, w.h.Runs, w.h.Unindexed = true, s.mem.Kill(), maps.Clone(s.h.Runs), true
 	v := &victim{sim: w, halts: make(chan *runlog.HaltError, 8)}
-	w.o.FS = w.mem
+	w.o.FS, w.o.Prepare = w.mem, s.o.Prepare
 	w.o.OnHalt = func(h *runlog.HaltError) { v.halts <- h }
 	w.o.OnWarn = func(runlog.Warning) { v.warns.Add(1) }
 	return v

@@ -29,7 +29,7 @@ type MemOptions struct {
 	// what the disk holds there is all zeros or behind the end of the file.
 	Garbage bool
 	// StaleReserved lets a power cut turn to garbage what Preallocate has reserved and no sync has covered a write to, as where a
-	// file system loses track of what was never written.
+	// file system loses track of what was never written. The first one decides: what nobody writes to stays what it is then.
 	StaleReserved bool
 	// WriteThrough: the device has no volatile cache, so that what ReadAtUncached makes the kernel write is durable.
 	// By default that waits for a Datasync.

@@ -195,8 +195,6 @@ func (n *inode) crash(name string, opt *MemOptions, choose Chooser) *inode {
 	_, end := n.span(0, at.size)
 	c.alloc = slices.Clone(n.alloc)
 	c.alloc.cut(end)
-	c.fresh = slices.Clone(n.fresh)
-	c.fresh.cut(end)
 	for s, sec := range n.sectors {
 		if s < end && !sec.dirty {
 			c.settle(s, sec.disk)
