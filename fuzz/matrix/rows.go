@@ -63,7 +63,7 @@ var Rows = []Row{
 	{ID: "sigbus", Fault: "a mapped file cut short under a reader", Promise: "a typed error, the process lives", How: "real, child process, every way to read", CI: 50},
 	{ID: "openers", Fault: "two openers; the lock after SIGKILL", Promise: "the second is refused at once; the lock is free again", How: "real, two processes", CI: 50},
 	{ID: "memory", Fault: "memory cap, killed for want of memory", Promise: "as SIGKILL; memory is bounded", How: "real, cgroup or limit on anonymous memory; a long log recovered and read in 64 MiB", CI: 10, Taste: 5},
-	{ID: "mutants", Fault: "the engine itself is broken on purpose", Promise: "every mutant is caught", How: "patched builds, each against its row", CI: 37, Taste: 13, Fixed: true},
+	{ID: "mutants", Fault: "the engine itself is broken on purpose", Promise: "every mutant is caught", How: "patched builds, each against its row", CI: 40, Taste: 13, Fixed: true},
 }
 
 // Find returns the row with this id, nil if there is none.

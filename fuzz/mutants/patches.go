@@ -46,6 +46,27 @@ var patches = []patch{
 			err = fsys.SyncDir(l.o.Dir)
 		}
 `},
+	{"wal/prepare.go", `	if p == PrepareNone {
+		return false, f.Truncate(size)
+	}
+	err = f.Preallocate(size)
+`, `	if p == PrepareNone && mutant.On("no-planned-length") {
+		return false, nil
+	}
+	if p == PrepareNone {
+		return false, f.Truncate(size)
+	}
+	if mutant.On("reserve-nothing") {
+		return true, f.Truncate(size)
+	}
+	err = f.Preallocate(size)
+`},
+	{"wal/examine.go", `		return nil // never used; endsAt has searched it for commits
+`, `		if mutant.On("a-spare-is-zeros") && !allZero(b[:n]) && st.damage == nil {
+			st.damage = &format.Error{Path: ref.path, Offset: h.Size, FirstSeq: st.chain.Seq + 1, Why: "not a spare", Err: format.ErrCorrupt}
+		}
+		return nil // never used; endsAt has searched it for commits
+`},
 	{"wal/seal.go", `	if err := f.Datasync(); err != nil {
 		return err
 	}
