@@ -76,7 +76,8 @@ func (m *spareMaker) cancel() {
 	<-m.done
 }
 
-const fillPiece = 1 << 20
+// fillPiece is what the filler writes and syncs at a time. A commit that comes meanwhile waits for it.
+const fillPiece = 256 << 10
 
 // makeSpare creates segment n under a name that nobody takes for a segment's, and renames it when it is on the disk: so
 // whatever has a segment's name holds a whole header and nothing that was never written. It leaves no file behind when

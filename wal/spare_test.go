@@ -17,11 +17,19 @@ type counted struct {
 	vfs.File
 	refuse  bool
 	written int
+	waiting int // bytes that a sync would write now
+	most    int // that any had to
 }
 
 func (f *counted) WriteAt(b []byte, off int64) (int, error) {
 	f.written += len(b)
+	f.waiting += len(b)
 	return f.File.WriteAt(b, off)
+}
+
+func (f *counted) Datasync() error {
+	f.most, f.waiting = max(f.most, f.waiting), 0
+	return f.File.Datasync()
 }
 
 func (f *counted) Preallocate(size int64) error {
@@ -65,6 +73,23 @@ func TestASpareThatSomebodyWaitsForIsReservedAndNotFilled(t *testing.T) {
 				t.Errorf("%d bytes (%v), not the header and zeros", n, err)
 			}
 		})
+	}
+}
+
+// The disk writes one thing after the other: a commit waits for what the filler has just handed to it.
+func TestTheFillerKeepsNoCommitWaitingForMoreThanAPiece(t *testing.T) {
+	const size, atMost = 2 << 20, 256 << 10
+	head := make([]byte, segment.BlockSize)
+	file, err := vfs.NewMem(vfs.MemOptions{}).Create("/spare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &counted{File: file}
+	if err := fill(f, size, head, PrepareZeros, &spareMaker{pace: &pace{}}); err != nil {
+		t.Fatal(err)
+	}
+	if f.written != size+len(head) || f.most > atMost+len(head) {
+		t.Errorf("%d bytes were written, up to %d of them at a time, want at most %d", f.written, f.most, atMost+len(head))
 	}
 }
 
