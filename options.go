@@ -154,10 +154,10 @@ type Options struct {
 
 	// Prepare is how the space of a segment is prepared before it is used. PrepareZeros, the default, writes zeros over it in the
 	// background: the least time for each durable write, and up to twice the bytes on the disk. PrepareReserved only reserves
-	// it: each byte is written once, and a commit that begins a new 4 KiB block takes some 90 us longer (ext4). With both, a full disk shows when a segment is prepared.
-	// PrepareNone does not even reserve it: no disk space is taken before it is used, a durable write takes as long as in reserved
-	// space or longer, and a full disk can fail any commit and leave no room for the halt record. What these cost and what they
-	// save, measured: docs/decisions/2026-11-28-how-segments-are-prepared.md.
+	// it: each byte is written once, and a commit that begins a new 4 KiB block takes some 90 us longer (ext4). With both, a full
+	// disk shows when a segment is prepared. PrepareNone does not even reserve it: no disk space is taken before it is used, a
+	// durable write takes as long as in reserved space or longer, and a full disk can fail any commit and leave no room for the
+	// halt record. Measured: docs/decisions/2026-11-28-how-segments-are-prepared.md.
 	Prepare Preparation
 
 	// Compress has sealed segments compressed in the background while the run is open: zero, the default, does not, since that

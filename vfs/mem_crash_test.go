@@ -439,6 +439,9 @@ func TestReservedSpaceCanBecomeGarbageUntilItIsWritten(t *testing.T) {
 	must(t, f.Truncate(2*512))
 	must(t, f.Datasync())
 	want("a*")
+	must(t, f.Truncate(4*512))
+	must(t, f.Datasync())
+	want("a*00") // what was cut off is reserved no longer
 }
 
 func TestTheSameSeedLeavesTheSameDisk(t *testing.T) {
