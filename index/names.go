@@ -82,6 +82,14 @@ func (r Range) IsFilter() bool {
 	return n == 1 && uint64(r.Last)%r.size() == 0
 }
 
+// Level is the L of a range of Fanout^L segments.
+func (r Range) Level() (l int) {
+	for n := r.size(); n > 1; n /= Fanout {
+		l++
+	}
+	return l
+}
+
 // Children returns the Fanout ranges that a filter's range consists of, which is where to look after a hit.
 func (r Range) Children() [Fanout]Range {
 	var c [Fanout]Range

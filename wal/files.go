@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"container/list"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,9 +25,28 @@ type segRef struct {
 	path   string
 	gone   bool // no file has this number; it stands for all that are missing up to the next one
 	open   atomic.Pointer[openSeg]
-	info   atomic.Pointer[sealedInfo] // loaded when first needed
-	lost   atomic.Pointer[lostSeg]    // the verdict, once it is known that it cannot be read to its end
-	edge   atomic.Pointer[[2]uint64]  // see edges
+	info   atomic.Pointer[sealedInfo]    // loaded when first needed
+	lost   atomic.Pointer[lostSeg]       // the verdict, once it is known that it cannot be read to its end
+	edge   atomic.Pointer[[2]uint64]     // see edges
+	held   place                         // the sealed segment in memory
+	flt    atomic.Pointer[[]filterPlace] // see filterPlace
+}
+
+// filterPlace is where a filter is found whose range ends with a segment.
+type filterPlace struct {
+	held  place
+	salts atomic.Uint64 // what the salts of its segments make, once it has been loaded; 0: not known
+}
+
+// filterPlace returns the place of the filter over a range that ends with this segment.
+func (ref *segRef) filterPlace(rg index.Range) *filterPlace {
+	list := ref.flt.Load()
+	if list == nil {
+		made := make([]filterPlace, len(index.Due(rg.Last)))
+		ref.flt.CompareAndSwap(nil, &made)
+		list = ref.flt.Load()
+	}
+	return &(*list)[rg.Level()-1]
 }
 
 // sealedInfo is what is remembered of a sealed segment: small, so that a long run costs little.
@@ -66,27 +84,15 @@ func (s *segSet) index(n uint32) int {
 	return sort.Search(len(s.segs), func(i int) bool { return s.segs[i].number > n }) - 1
 }
 
-// files opens and maps finished segments and their indexes, keeps the most recently used ones, and never unmaps what
-// is pinned.
-type files struct {
-	fsys   vfs.FS
-	dir    string
-	keep   int
-	run    string      // whose segments they are; "" while that is not known
-	blocks *blockCache // of compressed segments
-	warn   func(error) // a damaged index or filter that was worked around
-
-	mu     sync.Mutex
-	closed bool
-	byKey  map[string]*mapped
-	lru    list.List // of *mapped that are loaded, pinned or not; front is the most recent
-}
-
 // mapped is a sealed segment, or a filter, in memory.
 type mapped struct {
 	key    string
-	pins   int
-	elem   *list.Element
+	owner  *files
+	place  *place
+	users  atomic.Int32 // pins, and the table of files while m is in it; 0: closed
+	used   atomic.Bool  // since the hand of the clock came by
+	in     *ring        // where it is kept, as number at; nil: it is not. Guarded by owner.mu
+	at     int
 	once   sync.Once
 	err    error
 	path   string
@@ -120,121 +126,8 @@ func (m *mapped) close() {
 }
 
 func newFiles(fsys vfs.FS, dir string, keep int, warn func(error)) *files {
-	return &files{fsys: fsys, dir: dir, keep: keep, warn: warn, byKey: make(map[string]*mapped), blocks: newBlockCache(blockCacheBytes)}
-}
-
-// held pins what is already mapped under key; nil if nothing is. It does not allocate.
-func (fs *files) held(key string) *mapped {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if m := fs.byKey[key]; m != nil && m.elem != nil {
-		m.pins++
-		return m
-	}
-	return nil
-}
-
-// heldName is held for a name that is in a buffer.
-func (fs *files) heldName(key []byte) *mapped {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if m := fs.byKey[string(key)]; m != nil && m.elem != nil {
-		m.pins++
-		return m
-	}
-	return nil
-}
-
-// pin returns the mapped thing under key, loading it if need be. Errors are not remembered.
-func (fs *files) pin(key string, load func(m *mapped) error) (*mapped, error) {
-	fs.mu.Lock()
-	if fs.closed {
-		fs.mu.Unlock()
-		return nil, format.ErrClosed
-	}
-	m := fs.byKey[key]
-	if m == nil {
-		m = &mapped{key: key}
-		fs.byKey[key] = m
-	}
-	m.pins++
-	fs.mu.Unlock()
-	m.once.Do(func() { m.err = load(m) })
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if m.err == nil {
-		if m.elem == nil && fs.byKey[key] == m {
-			m.elem = fs.lru.PushFront(m)
-		}
-		return m, nil
-	}
-	if fs.byKey[key] == m {
-		delete(fs.byKey, key)
-	}
-	if m.pins--; m.pins == 0 {
-		m.close()
-	}
-	return nil, m.err
-}
-
-func (fs *files) unpin(m *mapped) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	m.pins--
-	if fs.byKey[m.key] != m { // closeAll has let go of it
-		if m.pins == 0 {
-			m.close()
-		}
-		return
-	}
-	fs.lru.MoveToFront(m.elem)
-	for e := fs.lru.Back(); e != nil && fs.lru.Len() > fs.keep; {
-		old, before := e.Value.(*mapped), e.Prev()
-		if old.pins == 0 {
-			fs.lru.Remove(e)
-			delete(fs.byKey, old.key)
-			old.close()
-		}
-		e = before
-	}
-}
-
-// forget lets go of what is mapped under key, whose file has been replaced: at once, or when it is unpinned.
-func (fs *files) forget(key string) {
-	fs.mu.Lock()
-	m := fs.byKey[key]
-	if m == nil || m.elem == nil {
-		fs.mu.Unlock()
-		return
-	}
-	delete(fs.byKey, key)
-	fs.lru.Remove(m.elem)
-	m.elem = nil
-	idle := m.pins == 0
-	fs.mu.Unlock()
-	if idle {
-		m.close()
-	}
-}
-
-// closeAll unmaps everything; what is pinned goes when it is unpinned.
-func (fs *files) closeAll() {
-	fs.mu.Lock()
-	all := fs.byKey
-	fs.closed = true
-	fs.byKey = make(map[string]*mapped)
-	fs.lru.Init()
-	var drop []*mapped
-	for _, m := range all {
-		m.elem = nil
-		if m.pins == 0 {
-			drop = append(drop, m)
-		}
-	}
-	fs.mu.Unlock()
-	for _, m := range drop {
-		m.close()
-	}
+	return &files{fsys: fsys, dir: dir, keep: keep, budget: processMaps, warn: warn, byKey: make(map[string]*mapped),
+		blocks: newBlockCache(blockCacheBytes)}
 }
 
 // loadInfo returns a sealed segment's header and footer. If the footer does not validate, the error wraps ErrCorrupt.
@@ -302,10 +195,10 @@ func missing(path string, err error) error {
 
 // pinSegment maps a sealed segment and its index. The caller unpins.
 func (fs *files) pinSegment(ref *segRef) (*mapped, error) {
-	if m := fs.held(ref.path); m != nil {
+	if m := fs.held(&ref.held); m != nil {
 		return m, nil
 	}
-	return fs.pin(ref.path, func(m *mapped) error { return fs.loadSegment(ref, m) })
+	return fs.pin(ref.path, &ref.held, func(m *mapped) error { return fs.loadSegment(ref, m) })
 }
 
 func (fs *files) loadSegment(ref *segRef, m *mapped) error {

@@ -95,6 +95,7 @@ func (r *Reader) judge(ref *segRef, cause error) error {
 	}
 	r.judging.Lock()
 	defer r.judging.Unlock()
+	r.judged.Store(true)
 	if ref.open.Load() != nil || ref.lost.Load() != nil {
 		return nil
 	}

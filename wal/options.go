@@ -54,7 +54,7 @@ const (
 	DefaultSegmentBytes = 64 << 20
 	DefaultFirstBytes   = 4 << 20
 	maxRoutes           = 16384 // beyond it, topics and types are written inline
-	maxOpenFiles        = 512   // finished segments and filters that stay mapped
+	maxOpenFiles        = 512   // finished files that a reader keeps mapped whatever others do, and compressed ones that it keeps open
 )
 
 func (o *Options) resolve() error {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
@@ -48,7 +49,8 @@ type Reader struct {
 	log   *Log      // beside the writer
 	ext   *follower // on files alone
 
-	judging sync.Mutex // one segment at a time is judged
+	judging sync.Mutex  // one segment at a time is judged
+	judged  atomic.Bool // a sealed segment turned out not to be readable through its footer
 
 	mu       sync.Mutex
 	manifest manifest.Manifest
@@ -398,15 +400,20 @@ func (r *Reader) descend(set *segSet, rg index.Range, fp uint64, visit func(*seg
 
 // mayContain asks a filter; a missing or damaged one says "maybe".
 func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, err error) {
-	for _, ref := range set.segs[set.index(rg.First) : set.index(rg.Last)+1] {
-		if ref.open.Load() != nil || ref.lost.Load() != nil {
+	end := set.byNumber(rg.Last)
+	if end == nil || end.gone {
+		return true, nil
+	}
+	if r.judged.Load() && !set.allSealed(rg) {
+		return true, nil
+	}
+	at := end.filterPlace(rg)
+	m := r.files.held(&at.held)
+	if m == nil {
+		if !set.allSealed(rg) {
 			return true, nil // without its footer nothing says that the filter is about this segment
 		}
-	}
-	var room [32]byte
-	m := r.files.heldName(index.AppendFilterName(room[:0], rg.First, rg.Last))
-	if m == nil {
-		if m, err = r.loadFilter(set, rg); err != nil {
+		if m, err = r.loadFilter(set, rg, at); err != nil {
 			if !errors.Is(err, errNotExist) && !errors.Is(err, format.ErrMissingSegment) { // whoever looks into that segment is told
 				path := filepath.Join(r.dir, index.FilterName(rg.First, rg.Last))
 				r.warn(&format.Error{Path: path, Offset: -1, Why: "filter is not used", Err: err})
@@ -427,21 +434,38 @@ func (r *Reader) mayContain(set *segSet, rg index.Range, fp uint64) (may bool, e
 	return m.filter.MayContain(fp)
 }
 
+// allSealed reports whether all segments of a range are read through their footers.
+func (s *segSet) allSealed(rg index.Range) bool {
+	for _, ref := range s.segs[s.index(rg.First) : s.index(rg.Last)+1] {
+		if ref.open.Load() != nil || ref.lost.Load() != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // loadFilter maps and pins a filter.
-func (r *Reader) loadFilter(set *segSet, rg index.Range) (*mapped, error) {
+func (r *Reader) loadFilter(set *segSet, rg index.Range, at *filterPlace) (*mapped, error) {
 	name := index.FilterName(rg.First, rg.Last)
-	return r.files.pin(name, func(m *mapped) error {
-		var salts []uint64
-		for i := rg.First; i <= rg.Last; i++ {
-			in, err := r.files.loadInfo(set.byNumber(i))
-			if err != nil {
-				return err
+	return r.files.pin(name, &at.held, func(m *mapped) error {
+		salts := at.salts.Load()
+		if salts == 0 {
+			var list []uint64
+			for i := rg.First; i <= rg.Last; i++ {
+				in, err := r.files.loadInfo(set.byNumber(i))
+				if err != nil {
+					return err
+				}
+				list = append(list, in.header.Salt)
 			}
-			salts = append(salts, in.header.Salt)
+			salts = index.ChainSalts(list...)
 		}
 		var err error
 		m.path = filepath.Join(r.dir, name)
-		m.filter, err = index.OpenFilter(r.fsys, m.path, index.FilterWant{First: rg.First, Last: rg.Last, Salts: index.ChainSalts(salts...)})
+		m.filter, err = index.OpenFilter(r.fsys, m.path, index.FilterWant{First: rg.First, Last: rg.Last, Salts: salts})
+		if err == nil {
+			at.salts.Store(salts)
+		}
 		return err
 	})
 }

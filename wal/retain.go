@@ -449,20 +449,8 @@ func (r *Reader) floorMoved() bool {
 
 // forgetBelow lets go of what is mapped of segments below number n, so that their room is free once nobody has them pinned.
 func (fs *files) forgetBelow(n uint32) {
-	fs.mu.Lock()
-	var drop []*mapped
-	for key, m := range fs.byKey {
-		if number, ok := numberOf(filepath.Base(key)); !ok || number >= n || m.elem == nil {
-			continue
-		}
-		fs.lru.Remove(m.elem)
-		delete(fs.byKey, key)
-		if m.elem = nil; m.pins == 0 {
-			drop = append(drop, m)
-		}
-	}
-	fs.mu.Unlock()
-	for _, m := range drop {
-		m.close()
-	}
+	fs.letGo(func(m *mapped) bool {
+		number, ok := numberOf(filepath.Base(m.key))
+		return ok && number < n
+	})
 }
