@@ -172,24 +172,35 @@ func (f *File) Size() int64 { return f.s.trailerAt + trailerSize }
 // Offset returns the nearest sample at or below seq: where a search for that entry begins. A seq that the segment
 // does not hold is format.ErrNotFound.
 func (f *File) Offset(seq uint64) (sampleSeq uint64, offset int64, err error) {
+	sampleSeq, offset, _, err = f.Span(seq)
+	return sampleSeq, offset, err
+}
+
+// Span is Offset with the place of the next sample, which lies beside the first: the entry begins in front of it. It is
+// 0 where the next sample is in another piece of the index, or there is none.
+func (f *File) Span(seq uint64) (sampleSeq uint64, offset, next int64, err error) {
 	delta := seq - f.bounds.FirstSeq
 	if delta >= f.bounds.Entries {
-		return 0, 0, format.ErrNotFound
+		return 0, 0, 0, format.ErrNotFound
 	}
 	if f.data == nil {
-		return 0, 0, format.ErrClosed
+		return 0, 0, 0, format.ErrClosed
 	}
 	i := delta / f.s.sampleEvery
 	at := f.s.samplesAt + int64(i/lineSamples)*lineSize
 	line := f.data[at : at+lineSize]
 	if format.Check64(line[:lineCheck], f.meta.Salt, at) != le.Uint64(line[lineCheck:]) {
-		return 0, 0, corrupt(f.path, at, "check of the samples does not match")
+		return 0, 0, 0, corrupt(f.path, at, "check of the samples does not match")
 	}
-	offset = int64(le.Uint32(line[i%lineSamples*4:])) << 3
+	j := i % lineSamples * 4
+	offset = int64(le.Uint32(line[j:])) << 3
 	if offset >= f.meta.ContentEnd {
-		return 0, 0, corrupt(f.path, at, "sample %d is behind the content", i)
+		return 0, 0, 0, corrupt(f.path, at, "sample %d is behind the content", i)
 	}
-	return f.bounds.FirstSeq + i*f.s.sampleEvery, offset, nil
+	if j += 4; j < lineCheck {
+		next = int64(le.Uint32(line[j:])) << 3
+	}
+	return f.bounds.FirstSeq + i*f.s.sampleEvery, offset, next, nil
 }
 
 // bucket returns the verified bucket i.

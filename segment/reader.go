@@ -49,7 +49,7 @@ func ReadBatch(b []byte, salt uint64, off int64, prev Chain) (Batch, error) {
 	for {
 		if at >= touched && at < int64(len(b)) {
 			touched = min((off+at)|(BlockSize-1)+1-off, int64(len(b)))
-			touch(b[at:touched])
+			Touch(b[at:touched])
 		}
 		word, _, st := parseHead(b[at:], salt, off+at)
 		switch st {
@@ -80,12 +80,12 @@ func ReadBatch(b []byte, salt uint64, off int64, prev Chain) (Batch, error) {
 	}
 }
 
-// touch reads a byte of each cache line. The place of a head is known only when the one before has come from memory, so a
+// Touch reads a byte of each cache line. The place of a head is known only when the one before has come from memory, so a
 // walk from head to head waits for memory at each; this lets a whole block come at once. The digest needs it next anyway.
 // It must not go beyond a block that the walk needs: of a mapped file that was cut short, it may be the last one.
 //
 //go:noinline
-func touch(b []byte) (any byte) {
+func Touch(b []byte) (any byte) {
 	for i := 0; i < len(b); i += 64 {
 		any |= b[i]
 	}

@@ -284,7 +284,7 @@ func (m *mapped) lostTo(first uint64, off int64) uint64 {
 		return 0
 	}
 	n := sort.Search(int(last-first), func(i int) bool {
-		_, at, err := m.index().Offset(first + 1 + uint64(i))
+		_, at, _, err := m.index().Span(first + 1 + uint64(i))
 		return err == nil && at >= off
 	})
 	last = first + uint64(n)

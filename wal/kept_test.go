@@ -101,6 +101,9 @@ func TestWhatIsPinnedStaysMapped(t *testing.T) {
 		if m.data.(*fakeMapping).closed.Load() {
 			t.Fatalf("file %d was unmapped while it was pinned", i)
 		}
+		if f.places[i].Load() != m {
+			t.Fatalf("file %d is to be mapped once more while it is pinned", i)
+		}
 	}
 	for _, m := range pinned {
 		f.unpin(m)

@@ -14,8 +14,8 @@ import (
 
 // segIndex is the index of a sealed segment: the file's, or one rebuilt in memory.
 type segIndex interface {
-	// Offset returns a sampled entry at or before seq.
-	Offset(seq uint64) (sample uint64, off int64, err error)
+	// Span returns a sampled entry at or before seq, and the place of the next one behind seq, 0 if it is not at hand.
+	Span(seq uint64) (sample uint64, off, next int64, err error)
 	// First returns the first candidate for a fingerprint, 0 if there is none.
 	First(fp uint64) (seq uint64, err error)
 	// Seqs appends all candidates, ascending.
@@ -63,15 +63,15 @@ type memIndex struct {
 	noted error  // the same for notes
 }
 
-func (m *memIndex) Offset(seq uint64) (uint64, int64, error) {
+func (m *memIndex) Span(seq uint64) (uint64, int64, int64, error) {
 	if seq > m.last && m.rest != nil {
-		return 0, 0, m.rest
+		return 0, 0, 0, m.rest
 	}
 	sample, off, ok := m.Builder.Offset(seq)
 	if !ok {
-		return 0, 0, errNoSample
+		return 0, 0, 0, errNoSample
 	}
-	return sample, off, nil
+	return sample, off, 0, nil
 }
 
 func (m *memIndex) First(fp uint64) (uint64, error) {
@@ -121,16 +121,19 @@ func (m *mapped) locateEntry(seq uint64) (int64, error) {
 
 func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
 	ix := m.index()
-	at, off, err := ix.Offset(seq)
+	at, off, next, err := ix.Span(seq)
 	if err != nil {
 		if ix, err = m.rebuildIndex(ix, err); err == nil {
-			at, off, err = ix.Offset(seq)
+			at, off, next, err = ix.Span(seq)
 		}
 		if err != nil {
 			return 0, err
 		}
 	}
 	end := m.info.footer.ContentEnd
+	if c.plain != nil {
+		fetch(c.plain, off, next, seq-at)
+	}
 	for {
 		if off < 0 || off >= end {
 			return 0, &format.Error{Path: m.path, Offset: off, FirstSeq: seq, Why: "the segment ends before the entry", Err: format.ErrCorrupt}
@@ -161,12 +164,31 @@ func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
 	}
 }
 
+// fetch lets the bytes that a walk of so many entries from off needs come from memory at once, instead of head by head: the
+// place of each is known only when the one before it is there. How far it goes is a guess from the next sample. It stays
+// in the page of off, which is needed anyway: of a file that was cut short, the next one may not be there.
+func fetch(b []byte, off, next int64, entries uint64) {
+	span := next - off
+	if span <= 0 || span > maxFetch {
+		return
+	}
+	end := min(off+span*int64(entries+1)/index.SampleEvery, off|(pageBytes-1)+1, int64(len(b)))
+	if off < end {
+		segment.Touch(b[off:end])
+	}
+}
+
+const (
+	maxFetch  = 4096 // bytes between samples up to which all of it is read
+	pageBytes = 4096 // the smallest that there are
+)
+
 // search looks for an entry behind a damaged frame, whose length nobody knows, up to the next sample: its checksum holds
 // for no other seq and no other place.
 func (m *mapped) search(c *cursor, ix segIndex, off int64, seq uint64) (int64, bool) {
 	end := m.info.footer.ContentEnd
 	if seq+index.SampleEvery <= m.info.footer.LastSeq {
-		if _, next, err := ix.Offset(seq + index.SampleEvery); err == nil {
+		if _, next, _, err := ix.Span(seq + index.SampleEvery); err == nil {
 			end = min(end, next)
 		}
 	}
