@@ -60,3 +60,36 @@ func TestScanDoesNotAllocatePerEntry(t *testing.T) {
 		}
 	}
 }
+
+// More segments than a reader kept mapped in the past: none is mapped again.
+func TestReadsOverManySegmentsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool drop values on purpose")
+	}
+	g := newRig(t).fill(1, 0).fill(3*maxOpenFiles, 12_000).sealed()
+	r := openReader(t, g.mem)
+	if n := len(r.set().segs); n <= maxOpenFiles {
+		t.Fatalf("only %d segments", n)
+	}
+	var buf Buffer
+	i := 0
+	read := func() {
+		e := &g.want[i*7%len(g.want)]
+		i++
+		if _, err := r.Get(e.Seq, &buf); err != nil {
+			t.Error(err)
+		}
+		if first, ok, err := r.Lookup(e.Keys[0].Kind, e.Keys[0].Value); !ok || first > e.Seq || err != nil {
+			t.Error(first, ok, err)
+		}
+		if _, ok, err := r.Lookup(entry.VenueOrderID, "no such order"); ok || err != nil {
+			t.Error(ok, err)
+		}
+	}
+	for range g.want {
+		read()
+	}
+	if n := testing.AllocsPerRun(len(g.want), read); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}

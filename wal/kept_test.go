@@ -184,3 +184,25 @@ func TestManyReadersPinAndUnpinTogether(t *testing.T) {
 		t.Errorf("%d mappings stay", n)
 	}
 }
+
+// With fewer files mapped than a look-up passes, everything is found as before.
+func TestReadsFindEverythingBeyondTheBudget(t *testing.T) {
+	for _, stage := range []string{"sealed", "compressed"} {
+		r, want := stages[stage](t)
+		r.files.keep, r.files.budget = 1, &mapBudget{limit: 2}
+		whole(t, r, want)
+		var buf Buffer
+		for i := range want {
+			e := &want[len(want)-1-i]
+			if v, err := r.Get(e.Seq, &buf); err != nil || equal(&v, want, int(e.Seq)-1) != nil {
+				t.Fatal(stage, e.Seq, err)
+			}
+			if first, ok, err := r.Lookup(e.Keys[0].Kind, e.Keys[0].Value); !ok || first > e.Seq || first+3 < e.Seq || err != nil {
+				t.Fatal(stage, e.Seq, first, ok, err)
+			}
+		}
+		if n := len(r.files.mapped.all) + len(r.files.packed.all); n > 3 {
+			t.Errorf("%s: %d files are kept", stage, n)
+		}
+	}
+}
