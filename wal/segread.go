@@ -132,7 +132,8 @@ func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
 	}
 	end := m.info.footer.ContentEnd
 	if c.plain != nil {
-		fetch(c.plain, off, next, seq-at)
+		from, to := ahead(off, next, seq-at, int64(len(c.plain)))
+		segment.Touch(c.plain[from:to])
 	}
 	for {
 		if off < 0 || off >= end {
@@ -164,23 +165,25 @@ func (m *mapped) locate(c *cursor, seq uint64) (int64, error) {
 	}
 }
 
-// fetch lets the bytes that a walk of so many entries from off needs come from memory at once, instead of head by head: the
-// place of each is known only when the one before it is there. How far it goes is a guess from the next sample. It stays
-// in the page of off, which is needed anyway: of a file that was cut short, the next one may not be there.
-func fetch(b []byte, off, next int64, entries uint64) {
+// ahead returns which bytes of a content a walk of so many entries from off is going to need, as far as the place of the
+// next sample tells. They are read before the walk, so that they come from memory at once and not head by head: the place
+// of each head is known only when the one before it is there. It stays in the page of off, which is needed anyway: of a
+// mapped file that was cut short, the next one may not be there.
+func ahead(off, next int64, entries uint64, size int64) (from, to int64) {
 	span := next - off
-	if span <= 0 || span > maxFetch {
-		return
+	if span <= 0 || span > maxAhead {
+		return 0, 0
 	}
-	end := min(off+span*int64(entries+1)/index.SampleEvery, off|(pageBytes-1)+1, int64(len(b)))
-	if off < end {
-		segment.Touch(b[off:end])
+	to = min(off+span*int64(entries+1)/index.SampleEvery, off|(pageBytes-1)+1, size)
+	if off >= to {
+		return 0, 0
 	}
+	return off, to
 }
 
 const (
-	maxFetch  = 4096 // bytes between samples up to which all of it is read
-	pageBytes = 4096 // the smallest that there are
+	maxAhead  = 4096 // between samples: larger entries are few lines of heads among many that nobody needs
+	pageBytes = 4096 // the smallest page that there is
 )
 
 // search looks for an entry behind a damaged frame, whose length nobody knows, up to the next sample: its checksum holds
