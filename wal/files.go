@@ -86,27 +86,29 @@ func (s *segSet) index(n uint32) int {
 
 // mapped is a sealed segment, or a filter, in memory.
 type mapped struct {
-	key    string
+	// What each use looks at comes first, in two cache lines.
 	owner  *files
-	place  *place
 	users  atomic.Int32 // pins, and the table of files while m is in it; 0: closed
 	used   atomic.Bool  // since the hand of the clock came by
-	in     *ring        // where it is kept, as number at; nil: it is not. Guarded by owner.mu
+	filter *index.Filter
+	ix     atomic.Pointer[segIndex] // replaced when the file turns out to be damaged
+	info   *sealedInfo
+	salt   uint64
+	packed *compressed.File
+	bytes  []byte // the segment's content, footer excluded; nil: it is compressed
+	path   string
+
+	key    string
+	place  *place
+	in     *ring // where it is kept, as number at; nil: it is not. Guarded by owner.mu
 	at     int
 	once   sync.Once
 	err    error
-	path   string
 	data   vfs.Mapping
-	bytes  []byte // the segment's content, footer excluded; nil: it is compressed
-	packed *compressed.File
 	blocks *blockCache
-	salt   uint64
-	info   *sealedInfo
-	ix     atomic.Pointer[segIndex] // replaced when the file turns out to be damaged
 	file   *index.File
 	fixMu  sync.Mutex
 	fix    func(cause error) (segIndex, error)
-	filter *index.Filter
 }
 
 func (m *mapped) close() {
