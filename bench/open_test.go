@@ -14,6 +14,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/runlog-io/runlog"
+	"github.com/runlog-io/runlog/segment"
 )
 
 // How long until an engine is ready again? It must depend on the active segment, not on the length of the log.
@@ -132,12 +133,25 @@ func awaitSeals(b *testing.B, dir string) int {
 		check(b, err)
 		indexes, err := filepath.Glob(filepath.Join(dir, "*.idx"))
 		check(b, err)
-		if len(segments) == len(indexes)+2 {
+		if len(segments) == len(indexes)+2 && isSpare(b, segments[len(segments)-1]) { // else the spare is still to come
 			return len(segments) - 1
 		}
 	}
 	b.Fatal("segments are not sealed in the background")
 	return 0
+}
+
+// isSpare reports whether a segment holds nothing but its header.
+func isSpare(b *testing.B, path string) bool {
+	f, err := os.Open(path)
+	check(b, err)
+	defer f.Close()
+	h, err := segment.ReadHeader(f, path)
+	check(b, err)
+	var first [8]byte
+	_, err = f.ReadAt(first[:], h.Size)
+	check(b, err)
+	return first == [8]byte{}
 }
 
 // clone copies a base folder. What nobody will write to again is linked.
