@@ -383,7 +383,10 @@ func (st *state) removeExtras(fsys vfs.FS, dir string) error {
 			return err
 		}
 	}
-	return fsys.SyncDir(dir)
+	if len(st.extra) > 0 {
+		return nil // the last removal was synced
+	}
+	return fsys.SyncDir(dir) // an earlier attempt may have removed, and not synced
 }
 
 // howEnded is Ended if the run's last entry is RunEnded, else CrashedRecovered.
