@@ -17,6 +17,8 @@ func datasync(f *os.File) error {
 	})
 }
 
+func writeOut(*os.File, int64, int64) {}
+
 func syncFolder(d *os.File) error { return datasync(d) }
 
 func preallocate(f *os.File, size int64) error {

@@ -21,6 +21,11 @@ const (
 
 func datasync(f *os.File) error { return withFD(f, unix.Fdatasync) }
 
+// writeOut leaves errors to the sync that follows: the kernel keeps them for it.
+func writeOut(f *os.File, off, n int64) {
+	_ = withFD(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
 func syncFolder(d *os.File) error { return withFD(d, unix.Fsync) }
 
 func preallocate(f *os.File, size int64) error {

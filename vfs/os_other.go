@@ -9,6 +9,8 @@ const canWrite = false
 
 func datasync(*os.File) error { return ErrUnsupportedPlatform }
 
+func writeOut(*os.File, int64, int64) {}
+
 func syncFolder(*os.File) error { return ErrUnsupportedPlatform }
 
 func preallocate(*os.File, int64) error { return ErrUnsupportedPlatform }

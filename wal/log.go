@@ -243,12 +243,18 @@ func (l *Log) commit(lastSeq uint64, flags, nextSalt uint64) *segment.Commit {
 	return c
 }
 
+// writeOutBytes is the size from which a batch is worth a system call that lets the disk begin before the sync.
+const writeOutBytes = 128 << 10
+
 // write puts the encoded batch into the file and publishes it.
 func (l *Log) write(c *segment.Commit) error {
 	raw := l.routes.bytes
 	if _, err := l.active.file.WriteAt(raw, c.BatchStart); err != nil {
 		l.ioFault = true
 		return l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write", Err: err})
+	}
+	if len(raw) >= writeOutBytes {
+		l.active.file.WriteOut(c.BatchStart, int64(len(raw))) // the disk works while this is indexed and the next batch encoded
 	}
 	l.routes.accept()
 	l.hurrySpare(len(raw), c.End())

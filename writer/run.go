@@ -104,16 +104,9 @@ func (w *Writer) rest() bool {
 	return true
 }
 
-// Mark writes the sync mark that proves the last commit, unless a batch is half committed. The writer's goroutine does
-// it when nothing has come for IdleMark; a driver of a Manual writer, whenever it likes.
-func (w *Writer) Mark() error {
-	return w.work(func() error {
-		if w.taken < w.taking.Len() {
-			return nil
-		}
-		return w.log.Mark()
-	})
-}
+// Mark writes the sync mark that proves the last commit. The writer's goroutine does it when nothing has come for IdleMark;
+// a driver of a Manual writer, whenever it likes.
+func (w *Writer) Mark() error { return w.work(w.log.Mark) }
 
 // Sync syncs what is written, as the writer's goroutine does under SyncInterval, for a driver of a Manual writer.
 func (w *Writer) Sync() error { return w.work(w.sync) }

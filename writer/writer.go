@@ -36,9 +36,8 @@ type Writer struct {
 	lead leadLock // held by whoever works on the log
 	// Guarded by lead:
 	taking   *entry.Batch // what is being committed
-	taken    int          // items of taking that are written
 	written  uint64       // notes that are written
-	nextSeq  uint64       // seq of item taken
+	nextSeq  uint64       // of the next entry to be written
 	failed   error        // from the log
 	company  int          // how many waiters the last commit has released
 	expected uint64       // what is accepted when all of them have submitted again
@@ -410,11 +409,7 @@ func (w *Writer) leaveWaiting(me *waiter) {
 
 // take makes the filled batch the one to commit. It is called with lead held.
 func (w *Writer) take() bool {
-	if w.taken < w.taking.Len() {
-		return true
-	}
 	w.taking.Reset(w.o.QueueBytes + w.o.QueueBytes/4)
-	w.taken = 0
 	w.mu.Lock()
 	w.taking, w.fill = w.fill, w.taking
 	w.lossy, w.trail = lossy{}, 0
@@ -423,39 +418,52 @@ func (w *Writer) take() bool {
 	return w.taking.Len()+w.taking.Notes() > 0
 }
 
-// step is the writer's core: it commits one batch, or reports that there is nothing to do. It is called with lead held.
+// step is the writer's core: it commits what waits, in batches and with one sync for all of them, or reports that there is
+// nothing to do. It is called with lead held.
 func (w *Writer) step() (more bool, err error) {
 	if w.failed != nil {
 		return false, w.failed
 	}
-	if w.taken == w.taking.Len() {
-		w.gather()
-	}
+	w.gather()
 	if !w.take() {
 		return false, nil
 	}
-	to := w.cut()
-	w.commits.Add(1)
-	if err = w.log.Append(w.taking, w.taken, to, w.nextSeq); err == nil {
-		i, j := w.taking.NotesBetween(w.taken, to)
-		w.written += uint64(j - i)
-		if w.o.Sync == SyncEachCommit {
-			err = w.sync()
+	for from := 0; ; {
+		to := w.cut(from)
+		if w.failed = w.append(from, to); w.failed != nil {
+			return false, w.failed
+		}
+		if from = to; from == w.taking.Len() {
+			break
 		}
 	}
+	if w.o.Sync != SyncEachCommit {
+		return true, nil
+	}
+	w.commits.Add(1)
+	w.failed = w.sync()
+	w.commits.Add(1)
+	if w.failed != nil {
+		return false, w.failed
+	}
+	before := w.Accepted()
+	w.company = w.wakeDurable()
+	w.expected = before + uint64(w.company)
+	return true, nil
+}
+
+// append writes the drafts from to before to, and their notes, as one batch. It is called with lead held.
+func (w *Writer) append(from, to int) error {
+	w.commits.Add(1)
+	err := w.log.Append(w.taking, from, to, w.nextSeq)
 	w.commits.Add(1)
 	if err != nil {
-		w.failed = err
-		return false, err
+		return err
 	}
-	w.nextSeq += uint64(to - w.taken)
-	w.taken = to
-	if w.o.Sync == SyncEachCommit {
-		before := w.Accepted()
-		w.company = w.wakeDurable()
-		w.expected = before + uint64(w.company)
-	}
-	return true, nil
+	i, j := w.taking.NotesBetween(from, to)
+	w.written += uint64(j - i)
+	w.nextSeq += uint64(to - from)
+	return nil
 }
 
 // sync makes what is written durable. It is called with lead held.
@@ -467,12 +475,12 @@ func (w *Writer) sync() error {
 	return err
 }
 
-// cut returns where the next batch ends in taking. The notes behind a draft stay with it.
-func (w *Writer) cut() int {
-	note, notes := w.taking.NotesBetween(w.taken, w.taking.Len())
+// cut returns where the batch that begins with draft from of taking ends. The notes behind a draft stay with it.
+func (w *Writer) cut(from int) int {
+	note, notes := w.taking.NotesBetween(from, w.taking.Len())
 	bytes := 0
-	for i := w.taken; i < w.taking.Len(); i++ {
-		if i-w.taken >= w.o.BatchEntries {
+	for i := from; i < w.taking.Len(); i++ {
+		if i-from >= w.o.BatchEntries {
 			return i
 		}
 		for ; note < notes; note++ {
@@ -482,14 +490,14 @@ func (w *Writer) cut() int {
 			bytes += w.taking.NoteCost(note)
 		}
 		bytes += w.taking.Cost(i)
-		if bytes > w.o.BatchBytes && i > w.taken {
+		if bytes > w.o.BatchBytes && i > from {
 			return i
 		}
 	}
 	return w.taking.Len()
 }
 
-// Step commits one batch for a driver of a Manual writer. more is false when there was nothing to do. An error has
+// Step commits what waits, for a driver of a Manual writer. more is false when there was nothing to do. An error has
 // halted the run.
 func (w *Writer) Step() (more bool, err error) {
 	w.lead.Lock()

@@ -318,11 +318,12 @@ func (z *File) refuse(op string) error {
 	return &fs.PathError{Op: op, Path: z.path, Err: fs.ErrPermission}
 }
 
-// WriteAt, Truncate, Datasync, Preallocate and Map are refused; ReadAtUncached is not supported.
+// WriteAt, Truncate, Datasync, Preallocate and Map are refused; WriteOut does nothing; ReadAtUncached is not supported.
 
 func (z *File) WriteAt([]byte, int64) (int, error) { return 0, z.refuse("write") }
 func (z *File) Truncate(int64) error               { return z.refuse("truncate") }
 func (z *File) Datasync() error                    { return z.refuse("datasync") }
+func (z *File) WriteOut(int64, int64)              {}
 func (z *File) Preallocate(int64) error            { return z.refuse("preallocate") }
 func (z *File) Map(int64) (vfs.Mapping, error)     { return nil, z.refuse("map") }
 func (z *File) ReadAtUncached([]byte, int64) (int, error) {
