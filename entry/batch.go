@@ -154,6 +154,37 @@ func (b *Batch) At(i int) Item {
 	}
 }
 
+// IndexKeys calls yield for everything that the entry can be looked up by, as View.IndexKeys does.
+func (it *Item) IndexKeys(yield func(kind KindNo, value []byte) bool) {
+	at := 0
+	if it.Flags&HasID != 0 {
+		if !yield(NoID, it.Tail[:16]) {
+			return
+		}
+		at += 16
+	}
+	if it.Flags&HasCorrelation != 0 {
+		if !yield(NoCorrelationID, it.Tail[at:at+16]) {
+			return
+		}
+		at += 16
+	}
+	if it.Flags&HasKeys == 0 {
+		return
+	}
+	if it.Flags&HasCausation != 0 {
+		at += 16
+	}
+	n, at, _ := uvarint(it.Tail, at)
+	for end := at + int(n); at < end; {
+		kind, value, next, _ := nextKey(it.Tail[:end], at)
+		if !yield(kind, value) {
+			return
+		}
+		at = next
+	}
+}
+
 // Cost bounds the bytes that draft i takes in a segment, its share of the dictionary included.
 func (b *Batch) Cost(i int) int {
 	r := &b.recs[i]

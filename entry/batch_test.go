@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -202,5 +203,39 @@ func TestAddingDoesNotAllocate(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("checking: %v allocations", n)
+	}
+}
+
+// What is being written is indexed by its item, what is read by its view: both must find the same.
+func TestAnItemHasTheKeysOfItsView(t *testing.T) {
+	kinds := testKinds(t, "strategy")
+	for flags := range uint8(16) {
+		d := variant(fullDraft(t), flags)
+		var b Batch
+		b.Add(&d, kinds, 7)
+		it := b.At(0)
+		if it.Flags != flags {
+			t.Fatalf("flags are %#x, want %#x", it.Flags, flags)
+		}
+		body, _ := encode(&d, kinds, 0, 7, 0)
+		v, err := ParseView(dictFor(&d, kinds, 0), 1, flags, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := func(keys func(func(KindNo, []byte) bool)) (all []string) {
+			keys(func(kind KindNo, value []byte) bool { all = append(all, fmt.Sprint(kind, value)); return true })
+			return all
+		}
+		got, want := list(it.IndexKeys), list(v.IndexKeys)
+		if !slices.Equal(got, want) {
+			t.Errorf("flags %#x: the item has %v, the view %v", flags, got, want)
+		}
+		for stop := range want {
+			n := 0
+			it.IndexKeys(func(KindNo, []byte) bool { n++; return n <= stop })
+			if n != stop+1 {
+				t.Errorf("flags %#x: IndexKeys went on after it was stopped: %d calls, want %d", flags, n, stop+1)
+			}
+		}
 	}
 }

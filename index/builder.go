@@ -131,14 +131,39 @@ func (b *Builder) AddEntry(seq uint64, offset int64) {
 		return
 	}
 	if n%SampleEvery == 0 {
-		i := n / SampleEvery
-		dir := *b.samples.Load()
-		if i/sampleChunk == uint64(len(dir)) {
-			dir = grown(&b.samples, dir)
-		}
-		dir[i/sampleChunk][i%sampleChunk] = uint32(offset >> 3)
+		b.sample(n, offset)
 	}
 	b.entries.Store(n + 1)
+}
+
+// AddEntries is AddEntry for entries without gaps from seq on.
+func (b *Builder) AddEntries(seq uint64, offsets []int64) {
+	n := b.entries.Load()
+	if seq != b.firstSeq+n || n+uint64(len(offsets)) > maxEntries {
+		b.fail("%d entries from %d on, after %d entries from seq %d on", len(offsets), seq, n, b.firstSeq)
+		return
+	}
+	for i := int((SampleEvery - n%SampleEvery) % SampleEvery); i < len(offsets); i += SampleEvery {
+		if !b.sample(n+uint64(i), offsets[i]) {
+			return
+		}
+	}
+	b.entries.Store(n + uint64(len(offsets)))
+}
+
+// sample keeps the offset of entry n.
+func (b *Builder) sample(n uint64, offset int64) bool {
+	if offset < 0 || offset >= maxOffset || offset&7 != 0 {
+		b.fail("entry %d at offset %d", b.firstSeq+n, offset)
+		return false
+	}
+	i := n / SampleEvery
+	dir := *b.samples.Load()
+	if i/sampleChunk == uint64(len(dir)) {
+		dir = grown(&b.samples, dir)
+	}
+	dir[i/sampleChunk][i%sampleChunk] = uint32(offset >> 3)
+	return true
 }
 
 // AddKey makes an entry that was added findable. Of each key, seqs come in ascending order; a repeated pair counts
@@ -196,30 +221,38 @@ func (b *Builder) addPosting(s *slot, word uint64, delta uint32) {
 
 // AddTimes takes an entry's times into the bounds.
 func (b *Builder) AddTimes(tsInit, tsPublish int64) {
+	b.AddBounds(tsInit, tsInit, tsPublish, tsPublish)
+}
+
+// AddBounds is AddTimes for entries whose times lie within these bounds and reach them.
+func (b *Builder) AddBounds(minInit, maxInit, minPublish, maxPublish int64) {
 	if !b.timed.Load() {
-		b.minInit.Store(tsInit)
-		b.maxInit.Store(tsInit)
-		b.minPublish.Store(tsPublish)
-		b.maxPublish.Store(tsPublish)
+		b.minInit.Store(minInit)
+		b.maxInit.Store(maxInit)
+		b.minPublish.Store(minPublish)
+		b.maxPublish.Store(maxPublish)
 		b.timed.Store(true)
 		return
 	}
-	if tsInit < b.minInit.Load() {
-		b.minInit.Store(tsInit)
+	if minInit < b.minInit.Load() {
+		b.minInit.Store(minInit)
 	}
-	if tsInit > b.maxInit.Load() {
-		b.maxInit.Store(tsInit)
+	if maxInit > b.maxInit.Load() {
+		b.maxInit.Store(maxInit)
 	}
-	if tsPublish < b.minPublish.Load() {
-		b.minPublish.Store(tsPublish)
+	if minPublish < b.minPublish.Load() {
+		b.minPublish.Store(minPublish)
 	}
-	if tsPublish > b.maxPublish.Load() {
-		b.maxPublish.Store(tsPublish)
+	if maxPublish > b.maxPublish.Load() {
+		b.maxPublish.Store(maxPublish)
 	}
 }
 
 // AddRoute counts an entry with this route, 0 for one whose topic and type are inline. It is called once per entry.
-func (b *Builder) AddRoute(no uint32) {
+func (b *Builder) AddRoute(no uint32) { b.AddRoutes(no, 1) }
+
+// AddRoutes is AddRoute for n entries.
+func (b *Builder) AddRoutes(no uint32, n uint64) {
 	if no > MaxRoute {
 		b.fail("route number %d, the limit is %d", no, MaxRoute)
 		return
@@ -233,7 +266,7 @@ func (b *Builder) AddRoute(no uint32) {
 		b.routes.Store(&more)
 		dir = more
 	}
-	dir[i][no%routeChunk].Add(1)
+	dir[i][no%routeChunk].Add(n)
 }
 
 // RouteCount is the number of entries with this route, 0 for inline ones.

@@ -167,7 +167,16 @@ func (l *Log) Append(b *entry.Batch, from, to int, firstSeq uint64) error {
 		}
 		commit = l.encode(b, from, to) // one that is larger than a whole segment makes the file grow
 	}
-	return l.write(commit)
+	if int(commit.Frames) > to-from { // not only entries
+		return l.write(commit)
+	}
+	batch, err := l.store(commit)
+	if err != nil {
+		return err
+	}
+	l.active.ingestItems(batch, b, from, l.routes.offsets, l.routes.used)
+	l.tell(commit)
+	return nil
 }
 
 // encode builds the batch for the active segment; l.enc holds its bytes.
@@ -175,6 +184,7 @@ func (l *Log) encode(b *entry.Batch, from, to int) *segment.Commit {
 	o := l.active
 	l.enc.Begin(o.header.Salt, o.end.Load())
 	l.routes.undo() // of an encoding that did not fit
+	l.routes.offsets, l.routes.used = l.routes.offsets[:0], l.routes.used[:0]
 	base := o.dict.BaseTime
 	if !o.started {
 		if base = l.o.Clock.Now(); from < to {
@@ -191,7 +201,10 @@ func (l *Log) encode(b *entry.Batch, from, to int) *segment.Commit {
 		note = l.encodeNotes(b, note, notes, i)
 		it := b.At(i)
 		seq++
-		l.enc.Entry(seq, base, l.route(&it), &it)
+		no := l.route(&it)
+		l.routes.offsets = append(l.routes.offsets, l.enc.Next())
+		l.routes.used = append(l.routes.used, no)
+		l.enc.Entry(seq, base, no, &it)
 	}
 	l.encodeNotes(b, note, notes, to)
 	return l.commit(seq, 0, 0)
@@ -248,10 +261,29 @@ const writeOutBytes = 128 << 10
 
 // write puts the encoded batch into the file and publishes it.
 func (l *Log) write(c *segment.Commit) error {
+	batch, err := l.store(c)
+	if err != nil {
+		return err
+	}
+	if err := l.active.ingest(batch); err != nil {
+		return l.fail(err) // cannot be: what was just encoded does not decode
+	}
+	l.tell(c)
+	return nil
+}
+
+// tell lets readers see a batch that is indexed.
+func (l *Log) tell(c *segment.Commit) {
+	l.written.publish(c.LastSeq)
+	l.enc.Release(4 << 20)
+}
+
+// store puts the encoded batch into the file.
+func (l *Log) store(c *segment.Commit) (*segment.Batch, error) {
 	raw := l.routes.bytes
 	if _, err := l.active.file.WriteAt(raw, c.BatchStart); err != nil {
 		l.ioFault = true
-		return l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write", Err: err})
+		return nil, l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write", Err: err})
 	}
 	if len(raw) >= writeOutBytes {
 		l.active.file.WriteOut(c.BatchStart, int64(len(raw))) // the disk works while this is indexed and the next batch encoded
@@ -259,13 +291,8 @@ func (l *Log) write(c *segment.Commit) error {
 	l.routes.accept()
 	l.hurrySpare(len(raw), c.End())
 	next := segment.Chain{Ordinal: c.Ordinal, Seq: c.LastSeq, Value: c.Chain, Durable: max(l.active.chain.Durable, c.Durable)}
-	batch := segment.Batch{Commit: *c, Next: next, Raw: raw[:len(raw)-segment.CommitSize]}
-	if err := l.active.ingest(&batch); err != nil {
-		return l.fail(err) // cannot be: what was just encoded does not decode
-	}
-	l.written.publish(c.LastSeq)
-	l.enc.Release(4 << 20)
-	return nil
+	l.routes.batch = segment.Batch{Commit: *c, Next: next, Raw: raw[:len(raw)-segment.CommitSize]}
+	return &l.routes.batch, nil
 }
 
 // rotate ends the active segment with a closing commit and goes on in the spare.
@@ -547,7 +574,11 @@ type routeTable struct {
 	lastTopic int
 	lastNo    uint32
 
+	offsets []int64  // of the entries of the batch that is being encoded
+	used    []uint32 // their routes
+
 	commit segment.Commit
+	batch  segment.Batch
 	bytes  []byte
 }
 

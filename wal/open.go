@@ -32,7 +32,6 @@ type openSeg struct {
 	chain   segment.Chain  // after the last commit
 	last    segment.Commit // the last commit
 	started bool
-	frames  uint64
 	pending []provable // commits that no later one has proven yet
 	stats   stats
 	halt    *manifest.Halt // why the run halted, if a batch says so
@@ -64,6 +63,17 @@ func (s *stats) add(tsInit, tsPublish int64) {
 	s.entries++
 	s.minInit, s.maxInit = min(s.minInit, tsInit), max(s.maxInit, tsInit)
 	s.minPublish, s.maxPublish = min(s.minPublish, tsPublish), max(s.maxPublish, tsPublish)
+}
+
+// join adds what t has seen.
+func (s *stats) join(t *stats) {
+	if s.entries == 0 {
+		*s = *t
+		return
+	}
+	s.entries += t.entries
+	s.minInit, s.maxInit = min(s.minInit, t.minInit), max(s.maxInit, t.maxInit)
+	s.minPublish, s.maxPublish = min(s.minPublish, t.minPublish), max(s.maxPublish, t.maxPublish)
 }
 
 // refs counts who uses a file; the last one to leave closes it.
@@ -152,19 +162,46 @@ func (o *openSeg) ingest(b *segment.Batch) error {
 			}
 		}
 		at += f.Size
-		o.frames++
 	}
 	if !o.started {
 		return &format.Error{Path: o.path, Offset: off, Why: "first batch has no start frame", Err: format.ErrCorrupt}
 	}
-	o.pending = append(o.pending, provable{before: o.chain, from: off})
+	o.publish(b)
+	return nil
+}
+
+// publish makes a batch that is indexed the last one.
+func (o *openSeg) publish(b *segment.Batch) {
+	o.pending = append(o.pending, provable{before: o.chain, from: b.Commit.BatchStart})
 	o.chain, o.last = b.Next, b.Commit
 	for len(o.pending) > 0 && o.pending[0].before.Ordinal < o.chain.Durable {
 		o.pending = o.pending[1:]
 	}
 	o.lastSeq.Store(o.chain.Seq)
 	o.end.Store(b.Commit.End())
-	return nil
+}
+
+// ingestItems is ingest for a batch that has just been encoded and holds nothing but entries: what they are need not be read
+// from its bytes again. offsets and routes are theirs, in order.
+func (o *openSeg) ingestItems(b *segment.Batch, items *entry.Batch, from int, offsets []int64, routes []uint32) {
+	o.ix.AddEntries(b.Commit.FirstSeq, offsets)
+	times, same := stats{}, uint64(0)
+	for i := range offsets {
+		it := items.At(from + i)
+		seq := b.Commit.FirstSeq + uint64(i)
+		it.IndexKeys(func(kind entry.KindNo, value []byte) bool {
+			o.ix.AddKey(entry.Fingerprint(kind, value), seq)
+			return true
+		})
+		times.add(it.TsInit, it.TsPublish)
+		if same++; i+1 == len(routes) || routes[i+1] != routes[i] {
+			o.ix.AddRoutes(routes[i], same)
+			same = 0
+		}
+	}
+	o.ix.AddBounds(times.minInit, times.maxInit, times.minPublish, times.maxPublish)
+	o.stats.join(&times)
+	o.publish(b)
 }
 
 func (o *openSeg) ingestEntry(f *segment.Frame, seq uint64) error {
