@@ -17,7 +17,7 @@ import (
 // checkedWhole is how many bytes of indexes and filters recovery reads from end to end, the newest first. Of all others
 // it reads header and dictionary, so that the time for a boot does not grow with the keys of the run; what is wrong
 // elsewhere in them is found, and worked around, by the look-up that meets it. Mend reads all of it.
-const checkedWhole = 16 << 20
+const checkedWhole = 4 << 20
 
 // derived are the files of a run that are made of its sealed segments: indexes and filters.
 type derived struct {
@@ -26,6 +26,7 @@ type derived struct {
 	set   *segSet
 	files *files // maps what is on the disk, once that is mended
 	whole int64  // bytes that may still be read whole
+	fresh uint32 // segments from this number on have got their indexes from this process, just now; 0: none
 }
 
 func newDerived(fsys vfs.FS, dir, run string, set *segSet, whole int64) *derived {
@@ -40,7 +41,7 @@ func newDerived(fsys vfs.FS, dir, run string, set *segSet, whole int64) *derived
 func (d *derived) mend(write bool) (names []string, err error) {
 	defer d.files.closeAll()
 	for _, ref := range slices.Backward(d.set.segs) {
-		if ref.open.Load() != nil || !d.badIndex(ref) {
+		if ref.open.Load() != nil || d.fresh > 0 && ref.number >= d.fresh || !d.badIndex(ref) {
 			continue
 		}
 		names = append(names, index.FileName(ref.number))

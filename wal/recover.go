@@ -163,6 +163,7 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 			return Recovery{}, err
 		}
 	}
+	fresh := uint32(0) // the first segment of those, up to the last, whose indexes have just been written
 	for i, o := range st.open {
 		flags, dropped := uint64(0), int64(0)
 		if i == len(st.open)-1 {
@@ -178,10 +179,16 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 		}
 		sha = ft.RunSHA
 		ref := st.set.byNumber(o.header.Number)
-		_ = publishSealed(fsys, dir, ref, w, ft) // without its index the segment is whole; readers build it in memory
+		if err := publishSealed(fsys, dir, ref, w, ft); err != nil {
+			fresh = 0 // without its index the segment is whole; readers build it in memory
+		} else if fresh == 0 {
+			fresh = ref.number
+		}
 		buildFilters(fsys, dir, fs, st.set, o.header.Number, func(error) {})
 	}
-	_, _ = newDerived(fsys, dir, m.Run, st.set, checkedWhole).mend(true) // they only save time
+	d := newDerived(fsys, dir, m.Run, st.set, checkedWhole)
+	d.fresh = fresh
+	_, _ = d.mend(true) // they only save time
 	if err := st.removeExtras(fsys, dir); err != nil {
 		return Recovery{}, err
 	}
