@@ -2,13 +2,27 @@ package main
 
 import (
 	"cmp"
+	_ "embed"
 	"fmt"
 	"slices"
 	"strings"
 )
 
+// gaps says why goals are not reached, and what was tried: a section for each goal's key.
+//
+//go:embed gaps.md
+var gaps string
+
+// gap returns the section of a goal.
+func gap(key string) string {
+	_, rest, _ := strings.Cut("\n"+gaps, "\n## "+key+"\n")
+	text, _, _ := strings.Cut(rest, "\n## ")
+	return strings.Join(strings.Fields(text), " ")
+}
+
 // goal is a row of the table of what runlog wants to reach: see the page for the words.
 type goal struct {
+	key        string // of what gaps.md says of it
 	what, want string
 	task       task
 	job        string
@@ -63,49 +77,53 @@ func (p *plan) goals() []goal {
 	net := func(v view, q string) float64 { return max(v.get(q)-v.get("clock.p50"), 0) }
 	entries := float64(p.entries)
 	beyond := func(v view) float64 { return v.get("disk")/entries - float64(p.size) }
-	n := grouped(int64(p.entries))
 	list := []goal{
-		{what: "Submit, writer keeping up", want: "p50 ≤ 100 ns, p99 ≤ 1 µs, 0 allocs", task: alone, job: jobSubmit, metric: "p50",
+		{key: "submit", what: "Submit, writer keeping up", want: "p50 ≤ 100 ns, p99 ≤ 1 µs, 0 allocs", task: alone, job: jobSubmit, metric: "p50",
 			show: func(v view) string {
 				return fmt.Sprintf("p50 %s, p99 %s, %s allocs", ns(net(v, "p50")), ns(net(v, "p99")), figure(v.get("allocs")))
 			},
 			met: func(v view) bool { return net(v, "p50") <= 100 && net(v, "p99") <= 1000 && v.get("allocs") == 0 }},
-		{what: "One durable append, alone", want: "p50 ≤ 1.1 × floor", task: alone, job: jobAlone, x: 1, metric: "p50",
+		{key: "alone", what: "One durable append, alone", want: "p50 ≤ 1.1 × floor", task: alone, job: jobAlone, x: 1, metric: "p50",
 			show: func(v view) string { return ns(v.get("p50")) },
 			met:  func(v view) bool { return v.overFloor("p50") <= 1.1 }},
-		{what: "128 goroutines, each waiting for its own append", want: "≥ 1 × floor", task: group, job: jobGroup, x: 128, metric: "rate", most: true, show: rate,
+		{key: "group", what: "128 goroutines, each waiting for its own append", want: "≥ 1 × floor", task: group, job: jobGroup, x: 128, metric: "rate", most: true, show: rate,
 			met: func(v view) bool { return v.overFloor("rate") >= 1 }},
-		{what: "Durable stream, one producer", want: "≥ 3 M/s, ≥ 0.9 × floor", task: stream, job: jobStream, x: mainBatch, metric: "rate", most: true, show: rate,
+		{key: "stream", what: "Durable stream, one producer", want: "≥ 3 M/s, ≥ 0.9 × floor", task: stream, job: jobStream, x: mainBatch, metric: "rate", most: true, show: rate,
 			met: func(v view) bool { return v.get("rate") >= 3e6 && v.overFloor("rate") >= 0.9 }},
-		{what: "The same with order ids", want: "≥ 2 M/s", task: keyed, job: jobKeyed, x: mainBatch, metric: "rate", most: true, show: rate,
+		{key: "keyed", what: "The same with order ids", want: "≥ 2 M/s", task: keyed, job: jobKeyed, x: mainBatch, metric: "rate", most: true, show: rate,
 			met: func(v view) bool { return v.get("rate") >= 2e6 }},
-		{what: "Read by number, random, " + n + " entries", want: "≤ 500 ns, 0 allocs", task: get, job: jobRead, x: p.entries, metric: "get.ns",
-			show: func(v view) string { return withAllocs(v, "get.") },
-			met:  func(v view) bool { return v.get("get.ns") <= 500 && v.get("get.allocs") == 0 }},
-		{what: "Look up an order id", want: "≤ 1 µs, 0 allocs", task: find, job: jobFind, x: p.entries, metric: "hit.ns",
-			show: func(v view) string { return withAllocs(v, "hit.") },
-			met:  func(v view) bool { return v.get("hit.ns") <= 1000 && v.get("hit.allocs") == 0 }},
-		{what: "Look up an id that is not there", want: "≤ 300 ns", task: find, job: jobFind, x: p.entries, metric: "miss.ns",
-			show: func(v view) string { return withAllocs(v, "miss.") },
-			met:  func(v view) bool { return v.get("miss.ns") <= 300 }},
-		{what: "Scan", want: "≥ 30 M/s", task: scan, job: jobRead, x: p.entries, metric: "scan.rate", most: true,
-			show: func(v view) string { return perSecond(v.get("scan.rate")) },
-			met:  func(v view) bool { return v.get("scan.rate") >= 30e6 }},
 	}
-	for _, n := range slices.Concat([]int{p.entries}, p.runlog) {
+	all := slices.Concat([]int{p.entries}, p.runlog)
+	for _, n := range all {
+		among := ", " + grouped(int64(n)) + " entries"
 		list = append(list,
-			goal{what: "Open after a crash, " + grouped(int64(n)) + " entries", want: "≤ 50 ms", task: reopen, job: jobOpen, x: n, metric: "open",
+			goal{key: "read", what: "Read by number, random" + among, want: "≤ 500 ns, 0 allocs", task: get, job: jobRead, x: n, metric: "get.ns",
+				show: func(v view) string { return withAllocs(v, "get.") },
+				met:  func(v view) bool { return v.get("get.ns") <= 500 && v.get("get.allocs") == 0 }},
+			goal{key: "hit", what: "Look up an order id" + among, want: "≤ 1 µs, 0 allocs", task: find, job: jobFind, x: n, metric: "hit.ns",
+				show: func(v view) string { return withAllocs(v, "hit.") },
+				met:  func(v view) bool { return v.get("hit.ns") <= 1000 && v.get("hit.allocs") == 0 }},
+			goal{key: "miss", what: "Look up an id that is not there" + among, want: "≤ 300 ns", task: find, job: jobFind, x: n, metric: "miss.ns",
+				show: func(v view) string { return withAllocs(v, "miss.") },
+				met:  func(v view) bool { return v.get("miss.ns") <= 300 }},
+			goal{key: "scan", what: "Scan" + among, want: "≥ 30 M/s", task: scan, job: jobRead, x: n, metric: "scan.rate", most: true,
+				show: func(v view) string { return perSecond(v.get("scan.rate")) },
+				met:  func(v view) bool { return v.get("scan.rate") >= 30e6 }})
+	}
+	for _, n := range all {
+		list = append(list,
+			goal{key: "open", what: "Open after a crash, " + grouped(int64(n)) + " entries", want: "≤ 50 ms", task: reopen, job: jobOpen, x: n, metric: "open",
 				show: func(v view) string { return ns(v.get("open")) },
 				met:  func(v view) bool { return v.get("open") <= 50e6 }},
-			goal{what: "Anonymous memory after that open", want: "≤ 16 MiB", task: reopen, job: jobOpen, x: n, metric: "anon",
+			goal{key: "memory", what: "Anonymous memory after that open", want: "≤ 16 MiB", task: reopen, job: jobOpen, x: n, metric: "anon",
 				show: func(v view) string { return mebi(v.get("anon")) + " MiB" },
 				met:  func(v view) bool { return v.get("anon") <= 16<<20 }})
 	}
 	return append(list,
-		goal{what: "Disk per entry beyond the payload", want: "≤ 24 B", task: disk, job: jobDisk, x: p.entries, metric: "disk",
+		goal{key: "disk", what: "Disk per entry beyond the payload", want: "≤ 24 B", task: disk, job: jobDisk, x: p.entries, metric: "disk",
 			show: func(v view) string { return figure(beyond(v)) + " B" },
 			met:  func(v view) bool { return beyond(v) <= 24 }},
-		goal{what: "Index per order id", want: "≤ 20 B", task: find, job: jobKeyDisk, x: p.entries, metric: "index",
+		goal{key: "index", what: "Index per order id", want: "≤ 20 B", task: find, job: jobKeyDisk, x: p.entries, metric: "index",
 			show: func(v view) string {
 				if v.get("index") == 0 {
 					return ""
@@ -154,6 +172,20 @@ func (p *plan) goalTable(b *book) string {
 		fmt.Fprintln(&w)
 	}
 	return w.String()
+}
+
+// gapList says why each goal that was measured and not met is not.
+func (p *plan) gapList(b *book) string {
+	var w strings.Builder
+	var said []string
+	for _, g := range p.goals() {
+		v := view{b, point{g.job, g.x, "runlog"}}
+		if v.has() && !g.met(v) && !slices.Contains(said, g.key) {
+			said = append(said, g.key)
+			fmt.Fprintf(&w, "- **%s.** %s\n", strings.SplitN(g.what, ",", 2)[0], cmp.Or(gap(g.key), "Nobody has looked into it yet."))
+		}
+	}
+	return cmp.Or(w.String(), "None.\n")
 }
 
 // cell is what a store has reached.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -61,6 +62,15 @@ func memory() string {
 		return "unknown"
 	}
 	return fmt.Sprintf("%.0f GiB", kib/(1<<20))
+}
+
+// commit is what is being measured, as far as git knows.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude", "*").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
 }
 
 func kernel() string {

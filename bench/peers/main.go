@@ -111,9 +111,12 @@ func (p *plan) text(b *book, plots string, took time.Duration) string {
 		t.write(&tables, b, p.stores)
 	}
 	command := strings.Join(append([]string{"cd bench/peers && go run ."}, os.Args[1:]...), " ")
+	if commit := commit(); commit != "" {
+		command += "`, at commit `" + commit
+	}
 	text := strings.NewReplacer(
 		"{{environment}}", environment(p, command, took), "{{rounds}}", fmt.Sprint(p.rounds),
-		"{{goals}}", p.goalTable(b), "{{plots}}", plots, "{{tables}}", tables.String(),
+		"{{goals}}", p.goalTable(b), "{{gaps}}", p.gapList(b), "{{plots}}", plots, "{{tables}}", tables.String(),
 	).Replace(page)
 	return strings.TrimRight(text, "\n") + "\n"
 }

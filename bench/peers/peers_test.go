@@ -272,3 +272,16 @@ func TestFiguresCanBeRead(t *testing.T) {
 		t.Error(list)
 	}
 }
+
+func TestGapsAreOfGoals(t *testing.T) {
+	p := plan{entries: 1000, runlog: []int{2000}}
+	keys := map[string]bool{}
+	for _, g := range p.goals() {
+		keys[g.key] = true
+	}
+	for part := range strings.SplitSeq("\n"+gaps, "\n## ") {
+		if key, _, _ := strings.Cut(part, "\n"); key != "" && (!keys[key] || gap(key) == "") {
+			t.Errorf("gaps.md has a section %q that no goal has, or that says nothing", key)
+		}
+	}
+}
