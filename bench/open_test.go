@@ -22,7 +22,11 @@ import (
 // BenchmarkOpenClean opens a run behind one that ended cleanly: a new folder, a zero-filled first segment, RunStarted
 // durable.
 func BenchmarkOpenClean(b *testing.B) {
-	for _, entries := range []int{1000, 100_000} {
+	sizes := []int{1000, 100_000, 1_000_000}
+	if *large {
+		sizes = append(sizes, 4_000_000, 40_000_000)
+	}
+	for _, entries := range sizes {
 		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
 			dir := b.TempDir()
 			before := open(b, runlog.Options{Dir: dir})
@@ -51,7 +55,7 @@ func BenchmarkOpenAfterCrash(b *testing.B) {
 	}
 	for _, entries := range sizes {
 		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
-			image, active := crashed(b, entries)
+			image, active := crashed(b, runlog.Options{}, entries)
 			var v versus
 			floor, buf, held := zeroed(b), make([]byte, active), int64(0)
 			b.ReportAllocs()
@@ -77,6 +81,40 @@ func BenchmarkOpenAfterCrash(b *testing.B) {
 			}
 			v.report(b)
 			b.ReportMetric(float64(active)/1e6, "active-MB")
+			b.ReportMetric(float64(held)/1e6, "held-MB")
+		})
+	}
+}
+
+// BenchmarkOpenSegments opens behind a crash with more and more segments, as small as they can be.
+func BenchmarkOpenSegments(b *testing.B) {
+	sizes := []int{10, 100}
+	if *large {
+		sizes = append(sizes, 1000, 10_000)
+	}
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("segments=%d", n), func(b *testing.B) {
+			const perSegment = 115 // of 256 B: the least segment has 64 KiB, half of them for its end
+			o := runlog.Options{SegmentBytes: segment.MinSegment, FirstSegmentBytes: segment.MinSegment}
+			image, _ := crashed(b, o, n*perSegment)
+			list, err := filepath.Glob(filepath.Join(image, "*", "*", "*.seg"))
+			check(b, err)
+			held := int64(0)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				b.StopTimer()
+				dir := b.TempDir()
+				clone(b, image, dir)
+				before := heap()
+				b.StartTimer()
+				run := open(b, runlog.Options{Dir: dir})
+				b.StopTimer()
+				held = max(held, heap()-before)
+				closeRun(b, run)
+				check(b, os.RemoveAll(dir))
+			}
+			b.ReportMetric(float64(len(list)), "segments")
 			b.ReportMetric(float64(held)/1e6, "held-MB")
 		})
 	}
@@ -112,9 +150,10 @@ func heap() int64 {
 
 // crashed returns a base folder as a killed process leaves it, with the entries durable, and the bytes in the active
 // segment.
-func crashed(b *testing.B, entries int) (image string, active int64) {
+func crashed(b *testing.B, o runlog.Options, entries int) (image string, active int64) {
 	dir := b.TempDir()
-	run := open(b, runlog.Options{Dir: dir, IdleMark: -1})
+	o.Dir, o.IdleMark = dir, -1
+	run := open(b, o)
 	fill(b, run, entries)
 	segments := awaitSeals(b, run.Dir())
 	image = b.TempDir()
