@@ -167,7 +167,7 @@ type Options struct {
 
 	QueueBytes   int // of drafts waiting for the next commit; 0: 4 MiB; up to twice that is in memory
 	QueueEntries int // the same in entries; 0: 65536
-	BatchBytes   int // of one commit; 0: 1 MiB; cut to a quarter of FirstSegmentBytes
+	BatchBytes   int // of one batch; one sync covers all that wait; 0: 1 MiB; cut to a quarter of FirstSegmentBytes
 	BatchEntries int // the same in entries; 0: 16384
 
 	CommitDelay time.Duration // longest time from Submit to the start of its commit on a free disk; 0: 1 ms

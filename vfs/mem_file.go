@@ -136,7 +136,7 @@ func (f *memFile) Datasync() error {
 }
 
 // WriteOut does nothing: what is not synced may be on the disk at any time anyway.
-func (f *memFile) WriteOut(int64, int64) {}
+func (f *memFile) WriteOut(int64, int64) error { return nil }
 
 func (f *memFile) Preallocate(size int64) error {
 	if _, err := f.enter("preallocate", Op{Kind: OpPreallocate, Off: size}, true); err != nil {

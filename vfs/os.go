@@ -189,7 +189,9 @@ func (f osFile) Size() (int64, error) {
 
 func (f osFile) Datasync() error { return at("datasync", f.Name(), datasync(f.File)) }
 
-func (f osFile) WriteOut(off, n int64) { writeOut(f.File, off, n) }
+func (f osFile) WriteOut(off, n int64) error {
+	return at("writeout", f.Name(), writeOut(f.File, off, n))
+}
 
 func (f osFile) Preallocate(size int64) error {
 	if size == 0 {

@@ -21,9 +21,13 @@ const (
 
 func datasync(f *os.File) error { return withFD(f, unix.Fdatasync) }
 
-// writeOut leaves errors to the sync that follows: the kernel keeps them for it.
-func writeOut(f *os.File, off, n int64) {
-	_ = withFD(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+// writeOut returns what a file system says when it finds no place for the bytes: the kernel need not keep that for the sync.
+func writeOut(f *os.File, off, n int64) error {
+	err := withFD(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	if err == unix.ENOSYS || err == unix.EINVAL || err == unix.ESPIPE || err == unix.EOPNOTSUPP {
+		return nil // it cannot be done here
+	}
+	return err
 }
 
 func syncFolder(d *os.File) error { return withFD(d, unix.Fsync) }

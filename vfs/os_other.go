@@ -9,7 +9,7 @@ const canWrite = false
 
 func datasync(*os.File) error { return ErrUnsupportedPlatform }
 
-func writeOut(*os.File, int64, int64) {}
+func writeOut(*os.File, int64, int64) error { return nil }
 
 func syncFolder(*os.File) error { return ErrUnsupportedPlatform }
 

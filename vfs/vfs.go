@@ -64,10 +64,10 @@ type File interface {
 	Truncate(size int64) error
 	// Datasync makes the content and the size durable (fdatasync; F_FULLFSYNC on darwin).
 	Datasync() error
-	// WriteOut asks for the bytes at [off, off+n) to be written to the device from now on, and returns without waiting for
-	// them. It makes nothing durable: that is Datasync's, which also returns the errors. Where it cannot be done it does
-	// nothing.
-	WriteOut(off, n int64)
+	// WriteOut asks for the bytes at [off, off+n) to be written to the device from now on, and does not wait for the device,
+	// unless its queue is full. It makes nothing durable: that is Datasync's. An error is one of a write, and may not come
+	// again out of Datasync. Where it cannot be done it does nothing.
+	WriteOut(off, n int64) error
 	// Preallocate reserves disk space for [0, size) and extends the file to size if it is shorter; the new bytes read as
 	// zeros. Where the file system cannot reserve, it only extends, and says so with ErrNotReserved.
 	Preallocate(size int64) error

@@ -286,7 +286,10 @@ func (l *Log) store(c *segment.Commit) (*segment.Batch, error) {
 		return nil, l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write", Err: err})
 	}
 	if len(raw) >= writeOutBytes {
-		l.active.file.WriteOut(c.BatchStart, int64(len(raw))) // the disk works while this is indexed and the next batch encoded
+		if err := l.active.file.WriteOut(c.BatchStart, int64(len(raw))); err != nil { // the disk works while this is indexed and the next batch encoded
+			l.ioFault = true
+			return nil, l.fail(&format.Error{Path: l.active.path, Offset: c.BatchStart, FirstSeq: c.FirstSeq, LastSeq: c.LastSeq, Why: "write out", Err: err})
+		}
 	}
 	l.routes.accept()
 	l.hurrySpare(len(raw), c.End())
@@ -299,9 +302,18 @@ func (l *Log) store(c *segment.Commit) (*segment.Batch, error) {
 func (l *Log) rotate() error {
 	s, err := l.takeSpare(l.active.header.Number)
 	if err != nil {
+		if !l.o.NoSync {
+			_ = l.Sync() // nothing is wrong with what is written
+		}
 		return err
 	}
 	old := l.active
+	if !l.o.NoSync && l.synced.Ordinal < old.chain.Ordinal {
+		if err := l.datasync(); err != nil { // so that the closing commit vouches for all in front of it
+			_ = s.file.Close()
+			return err
+		}
+	}
 	l.enc.Begin(old.header.Salt, old.end.Load())
 	if !old.started {
 		l.encodeStart(l.o.Clock.Now())
@@ -322,24 +334,47 @@ func (l *Log) rotate() error {
 	return nil
 }
 
-// Sync makes everything appended so far durable.
+// Sync makes everything appended so far durable. Nothing but the last commit may be without a later one that proves it once
+// it counts as durable; so behind several commits it writes a sync mark, and syncs that too, before any of them does.
 func (l *Log) Sync() error {
 	if l.failed != nil {
 		return l.failed
 	}
-	if l.synced.Ordinal == l.active.chain.Ordinal {
+	if l.synced.Ordinal == l.active.chain.Ordinal && l.durable.Load() == l.active.chain.Seq {
 		return nil
 	}
-	if err := l.active.file.Datasync(); err != nil {
-		l.ioFault = true
-		return l.fail(&format.Error{Path: l.active.path, Offset: -1, FirstSeq: l.durable.Load() + 1, LastSeq: l.active.chain.Seq, Why: "sync", Err: err})
+	several := l.behind()
+	if err := l.datasync(); err != nil {
+		return err
 	}
 	if l.o.NoSync {
 		return nil // earlier segments may not be on the disk: Seal sees to them
 	}
-	l.synced = l.active.chain
+	if several {
+		if err := l.mark(0); err != nil {
+			return err
+		}
+		if err := l.datasync(); err != nil {
+			return err
+		}
+	}
 	l.active.durableEnd.Store(l.active.end.Load())
 	l.durable.publish(l.active.chain.Seq)
+	return nil
+}
+
+// behind reports whether several commits are not synced.
+func (l *Log) behind() bool { return !l.o.NoSync && l.active.chain.Ordinal-l.synced.Ordinal > 1 }
+
+// datasync syncs the active segment. What it covers does not count as durable yet.
+func (l *Log) datasync() error {
+	if err := l.active.file.Datasync(); err != nil {
+		l.ioFault = true
+		return l.fail(&format.Error{Path: l.active.path, Offset: -1, FirstSeq: l.durable.Load() + 1, LastSeq: l.active.chain.Seq, Why: "sync", Err: err})
+	}
+	if !l.o.NoSync {
+		l.synced = l.active.chain
+	}
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 type SyncPolicy uint8
 
 const (
-	// SyncEachCommit: a commit ends with a sync. Nothing acknowledged is ever lost.
+	// SyncEachCommit: what waits is written, in one batch or more, and then synced. Nothing acknowledged is ever lost.
 	SyncEachCommit SyncPolicy = iota
 	// SyncInterval: a sync every SyncEvery. A power cut can take what was submitted since the last one; all of it is
 	// above the durable watermark. A killed process loses nothing that was written.
@@ -28,9 +28,9 @@ const (
 // Options of a Writer. The zero value is useful.
 type Options struct {
 	MaxPayload   int // bytes; 0: 1 MiB
-	QueueBytes   int // of drafts that wait for the next commit, at least one draft; 0: 4 MiB. Twice that may be in memory.
+	QueueBytes   int // of drafts that wait for the next sync, at least one draft; 0: 4 MiB. Twice that may be in memory.
 	QueueEntries int // the same in entries; 0: 65536
-	BatchBytes   int // of drafts in one commit; 0: 1 MiB; what Log.MaxBatchBytes allows at most
+	BatchBytes   int // of drafts in one batch; 0: 1 MiB; what Log.MaxBatchBytes allows at most
 	BatchEntries int // the same in entries; 0: 16384
 
 	// CommitDelay is the longest time from Submit to the start of its commit while the disk is free; 0: 1 ms. The

@@ -1,6 +1,7 @@
 package writer_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +91,32 @@ func TestOneSyncCoversAllBatchesThatWaited(t *testing.T) {
 		if got, want := fmt.Sprint(r.log.batches()), "[[1 2] [3 4] [5 6] [7 7]]"; got != want || r.log.count("sync") != 1 {
 			t.Fatalf("batches %s with %d syncs, want %s with one", got, r.log.count("sync"), want)
 		}
+		r.close()
+	})
+}
+
+// What is acknowledged is proven by a later commit, but for the last one, also when many were synced together.
+func TestBatchesThatWereSyncedTogetherAreProvenWhenTheyAreDurable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, writer.Options{BatchEntries: 2, CommitDelay: time.Hour, IdleMark: off})
+		must(t, r.WaitDurable(context.Background(), r.submit(7)))
+		after := r.mem.Kill()
+		path := r.dir + "/" + segmentOne
+		b, err := vfs.ReadFile(after, path, 1<<20)
+		must(t, err)
+		f, err := after.Open(path)
+		must(t, err)
+		for seq := 1; seq <= 7; seq++ { // each batch, the last one too
+			at := bytes.Index(b, order(seq).Payload)
+			_, err := f.WriteAt([]byte{b[at] ^ 1}, int64(at))
+			must(t, err)
+			if rec, err := wal.Recover(after.Kill(), r.dir, 1); err != nil || !errors.Is(rec.Damage, format.ErrCorrupt) {
+				t.Errorf("a flipped bit in durable entry %d is no damage: %s at %d, %v", seq, rec.Status, rec.LastSeq, err)
+			}
+			_, err = f.WriteAt(b[at:at+1], int64(at))
+			must(t, err)
+		}
+		must(t, f.Close())
 		r.close()
 	})
 }

@@ -95,7 +95,7 @@ func (w *Writer) newWaiter(g goal) *waiter {
 	return me
 }
 
-// New starts a writer on a log whose last entry has seq lastSeq. maxBatch bounds the drafts of one commit, in bytes.
+// New starts a writer on a log whose last entry has seq lastSeq. maxBatch bounds the drafts of one batch, in bytes.
 func New(log Log, lastSeq uint64, maxBatch int, o Options) (*Writer, error) {
 	if err := o.resolve(maxBatch); err != nil {
 		return nil, err
@@ -431,6 +431,9 @@ func (w *Writer) step() (more bool, err error) {
 	for from := 0; ; {
 		to := w.cut(from)
 		if w.failed = w.append(from, to); w.failed != nil {
+			return false, w.failed
+		}
+		if w.syncDue(); w.failed != nil {
 			return false, w.failed
 		}
 		if from = to; from == w.taking.Len() {

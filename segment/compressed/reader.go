@@ -323,7 +323,7 @@ func (z *File) refuse(op string) error {
 func (z *File) WriteAt([]byte, int64) (int, error) { return 0, z.refuse("write") }
 func (z *File) Truncate(int64) error               { return z.refuse("truncate") }
 func (z *File) Datasync() error                    { return z.refuse("datasync") }
-func (z *File) WriteOut(int64, int64)              {}
+func (z *File) WriteOut(int64, int64) error        { return nil }
 func (z *File) Preallocate(int64) error            { return z.refuse("preallocate") }
 func (z *File) Map(int64) (vfs.Mapping, error)     { return nil, z.refuse("map") }
 func (z *File) ReadAtUncached([]byte, int64) (int, error) {
