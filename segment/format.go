@@ -4,6 +4,7 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -200,7 +201,7 @@ func ReadHeader(f ReaderAt, path string) (Header, error) {
 	if p.HeaderSize%BlockSize != 0 || uint64(hdrIdentity)+uint64(idn) > uint64(p.HeaderSize) || h.Number == 0 {
 		return h, &format.Error{Path: path, Offset: hdrNumber, Why: "header fields do not fit", Err: format.ErrCorrupt}
 	}
-	h.Identity = b[hdrIdentity : hdrIdentity+idn]
+	h.Identity = bytes.Clone(b[hdrIdentity : hdrIdentity+idn]) // who keeps it need not keep the block
 	return h, nil
 }
 

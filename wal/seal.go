@@ -60,6 +60,7 @@ func (s *sealer) run() {
 	s.busy = true
 	for len(s.queue) > 0 && !s.stopped && s.err == nil {
 		o := s.queue[0]
+		s.queue[0] = nil // the array lives on, the segment's index in memory must not
 		s.queue = s.queue[1:]
 		prev := s.prevSHA
 		s.mu.Unlock()
