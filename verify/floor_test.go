@@ -152,7 +152,7 @@ func TestWhatRetentionRemovesDuringTheCheckIsNoDamage(t *testing.T) {
 		}
 
 		live := open(t, t.TempDir())
-		fill(t, live, 500)
+		fill(t, live, 1500) // enough that segment 6 is followed by another, however batches fall
 		must(t, live.WaitDurable(ctx, live.Accepted()))
 		fsys = &retaining{FS: vfs.OS, at: c.at, remove: func() { waitSealed(t, live, c.keep); must(t, live.RemoveBefore(live.ID(), c.keep)) }}
 		if rep, err = verify.Run(ctx, fsys, live.Dir(), verify.Options{}); err != nil || !rep.Clean() {
