@@ -649,7 +649,6 @@ func (w *Writer) drain() {
 		if more, err := w.step(); err != nil || !more {
 			return
 		}
-		w.syncDue()
 	}
 }
 
