@@ -1,3 +1,7 @@
+//go:build !race
+
+// The race detector allocates, and makes sync.Pool drop values on purpose.
+
 package wal
 
 import (
@@ -8,9 +12,6 @@ import (
 
 // Each kind of read is warmed up by its first calls, which map files and grow buffers.
 func TestReadsDoNotAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool drop values on purpose")
-	}
 	for _, stage := range []string{"live", "sealed"} {
 		r, want := stages[stage](t)
 		key := want[len(want)/2].Keys[0]
@@ -63,9 +64,6 @@ func TestScanDoesNotAllocatePerEntry(t *testing.T) {
 
 // More segments than a reader kept mapped in the past: none is mapped again.
 func TestReadsOverManySegmentsDoNotAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool drop values on purpose")
-	}
 	g := newRig(t).fill(1, 0).fill(3*maxOpenFiles, 12_000).sealed()
 	r := openReader(t, g.mem)
 	if n := len(r.set().segs); n <= maxOpenFiles {
@@ -91,5 +89,23 @@ func TestReadsOverManySegmentsDoNotAllocate(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(len(g.want), read); n != 0 {
 		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+func TestWarmReadsOfCompressedSegmentsDoNotAllocate(t *testing.T) {
+	g := newRig(t).fill(300, 700).sealed()
+	compressAll(t, g.mem, Compression{Codec: Zstd})
+	r := openReader(t, g.mem)
+	var buf Buffer
+	read := func() {
+		for seq := range uint64(100) {
+			if _, err := r.Get(seq+1, &buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	read()
+	if n := testing.AllocsPerRun(10, read); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

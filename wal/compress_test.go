@@ -691,27 +691,6 @@ func TestRecoveryLeavesCompressedSegmentsAlone(t *testing.T) {
 	}
 }
 
-func TestWarmReadsOfCompressedSegmentsDoNotAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	g := newRig(t).fill(300, 700).sealed()
-	compressAll(t, g.mem, Compression{Codec: Zstd})
-	r := openReader(t, g.mem)
-	var buf Buffer
-	read := func() {
-		for seq := range uint64(100) {
-			if _, err := r.Get(seq+1, &buf); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	read()
-	if n := testing.AllocsPerRun(10, read); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 // The cache stays within its bound, whatever is read, and closing lets go of everything.
 func TestDecompressedBlocksAreBounded(t *testing.T) {
 	g := newRig(t).fill(300, 700).sealed()
