@@ -54,35 +54,7 @@ func BenchmarkOpenAfterCrash(b *testing.B) {
 		sizes = append(sizes, 4_000_000, 40_000_000)
 	}
 	for _, entries := range sizes {
-		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
-			image, active := crashed(b, runlog.Options{}, entries)
-			var v versus
-			floor, buf, held := zeroed(b), make([]byte, active), int64(0)
-			b.ReportAllocs()
-			b.ResetTimer()
-			for range b.N {
-				b.StopTimer()
-				dir := b.TempDir()
-				clone(b, image, dir)
-				before := heap()
-				var run *runlog.Run
-				v.turns(b, 1, 1, func(int) { run = open(b, runlog.Options{Dir: dir}) }, func(int) {
-					_, err := floor.ReadAt(buf, 0)
-					check(b, err)
-					floorHash = xxhash.Sum64(buf)
-				})
-				held = max(held, heap()-before)
-				p := run.Predecessors()
-				if len(p) != 1 || p[0].Status != runlog.CrashedRecovered || p[0].LastSeq != uint64(entries)+1 {
-					b.Fatalf("recovered %+v", p)
-				}
-				closeRun(b, run)
-				check(b, os.RemoveAll(dir))
-			}
-			v.report(b)
-			b.ReportMetric(float64(active)/1e6, "active-MB")
-			b.ReportMetric(float64(held)/1e6, "held-MB")
-		})
+		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) { openCrashed(b, runlog.Options{}, entries) })
 	}
 }
 
@@ -95,29 +67,42 @@ func BenchmarkOpenSegments(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("segments=%d", n), func(b *testing.B) {
 			const perSegment = 115 // of 256 B: the least segment has 64 KiB, half of them for its end
-			o := runlog.Options{SegmentBytes: segment.MinSegment, FirstSegmentBytes: segment.MinSegment}
-			image, _ := crashed(b, o, n*perSegment)
-			list, err := filepath.Glob(filepath.Join(image, "*", "*", "*.seg"))
-			check(b, err)
-			held := int64(0)
-			b.ReportAllocs()
-			b.ResetTimer()
-			for range b.N {
-				b.StopTimer()
-				dir := b.TempDir()
-				clone(b, image, dir)
-				before := heap()
-				b.StartTimer()
-				run := open(b, runlog.Options{Dir: dir})
-				b.StopTimer()
-				held = max(held, heap()-before)
-				closeRun(b, run)
-				check(b, os.RemoveAll(dir))
-			}
-			b.ReportMetric(float64(len(list)), "segments")
-			b.ReportMetric(float64(held)/1e6, "held-MB")
+			openCrashed(b, runlog.Options{SegmentBytes: segment.MinSegment, FirstSegmentBytes: segment.MinSegment}, n*perSegment)
 		})
 	}
+}
+
+func openCrashed(b *testing.B, o runlog.Options, entries int) {
+	image, active := crashed(b, o, entries)
+	segments, err := filepath.Glob(filepath.Join(image, "*", "*", "*.seg"))
+	check(b, err)
+	var v versus
+	floor, buf, held := zeroed(b), make([]byte, active), int64(0)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		b.StopTimer()
+		dir := b.TempDir()
+		clone(b, image, dir)
+		before := heap()
+		var run *runlog.Run
+		v.turns(b, 1, 1, func(int) { run = open(b, runlog.Options{Dir: dir}) }, func(int) {
+			_, err := floor.ReadAt(buf, 0)
+			check(b, err)
+			floorHash = xxhash.Sum64(buf)
+		})
+		held = max(held, heap()-before)
+		p := run.Predecessors()
+		if len(p) != 1 || p[0].Status != runlog.CrashedRecovered || p[0].LastSeq != uint64(entries)+1 {
+			b.Fatalf("recovered %+v", p)
+		}
+		closeRun(b, run)
+		check(b, os.RemoveAll(dir))
+	}
+	v.report(b)
+	b.ReportMetric(float64(len(segments)), "segments")
+	b.ReportMetric(float64(active)/1e6, "active-MB")
+	b.ReportMetric(float64(held)/1e6, "held-MB")
 }
 
 var floorHash uint64 // keeps the compiler from leaving the floor out
