@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gonum.org/v1/plot/plotter"
 )
@@ -283,5 +284,31 @@ func TestGapsAreOfGoals(t *testing.T) {
 		if key, _, _ := strings.Cut(part, "\n"); key != "" && (!keys[key] || gap(key) == "") {
 			t.Errorf("gaps.md has a section %q that no goal has, or that says nothing", key)
 		}
+	}
+}
+
+// loader is a store that loads everything before it gives the first entry.
+type loader struct {
+	entries int
+	load    time.Duration
+}
+
+func (l loader) scan(f func(payload []byte) error) error {
+	time.Sleep(l.load)
+	for i := range l.entries {
+		if err := f(binary.LittleEndian.AppendUint64(nil, uint64(i+1))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestAScanThatLoadsFirstIsCountedWhole(t *testing.T) {
+	l, m := loader{100_000, 60 * time.Millisecond}, metrics{}
+	if err := scanFor(&cell{Seconds: 0.03, Entries: l.entries}, m, l); err != nil {
+		t.Fatal(err)
+	}
+	if least := 200_000.0; m["scan.rate"] < least { // the first few thousand entries over the loading are 68,000
+		t.Errorf("%.0f entries a second, want at least %.0f", m["scan.rate"], least)
 	}
 }

@@ -171,12 +171,17 @@ func readWork(c *cell, s store) (metrics, error) {
 	return m, errors.Join(scanFor(c, m, l.(scanner)), l.close())
 }
 
-// scanFor scans for a while; unless all is to be checked, a slow store need not come to the end.
+// scanFor scans for a while; unless all is to be checked, a slow store need not come to the end. That while begins with the first entry:
+// who loads everything before it has done that for all of them.
 func scanFor(c *cell, m metrics, sc scanner) error {
-	total, t0, until := 0, clock(), clock()+int64(c.time(1))
-	for clock() < until || total == 0 {
-		next := uint64(0)
+	span := int64(c.time(1))
+	total, t0 := 0, clock()
+	for clock() < t0+span || total == 0 {
+		next, until := uint64(0), int64(0)
 		err := sc.scan(func(p []byte) error {
+			if next == 0 {
+				until = clock() + span
+			}
 			if next++; binary.LittleEndian.Uint64(p) != next {
 				return fmt.Errorf("entry %d: %w", next, errOrder)
 			}
