@@ -41,7 +41,7 @@ func TestAnEndOfTheLogThatIsLostWithItsEvidenceLooksTorn(t *testing.T) {
 // The closing commit of a segment proves what was written before it and not synced, whatever becomes of the next segment.
 func TestARotationProvesWhatItMakesDurable(t *testing.T) {
 	g := newRig(t, func(o *Options) { o.Inline, o.Background = false, func(func()) {} }) // nothing is sealed
-	for seq := uint64(1); g.log.active.header.Number == 1; seq++ { // never synced but by the rotation
+	for seq := uint64(1); g.log.active.header.Number == 1; seq++ {                       // never synced but by the rotation
 		g.must(g.add(draft(seq, 5000)))
 	}
 	durable := g.log.Durable().Load()

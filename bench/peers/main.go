@@ -74,6 +74,7 @@ func run() error {
 // publish carries out the plan and writes the page.
 func publish(ctx context.Context, p plan, out string, say func(string, ...any)) error {
 	start := time.Now()
+	p.commit = commit() // before plots change the tree
 	b, err := carryOut(ctx, p, say)
 	if err != nil {
 		return err
@@ -111,8 +112,8 @@ func (p *plan) text(b *book, plots string, took time.Duration) string {
 		t.write(&tables, b, p.stores)
 	}
 	command := strings.Join(append([]string{"cd bench/peers && go run ."}, os.Args[1:]...), " ")
-	if commit := commit(); commit != "" {
-		command += "`, at commit `" + commit
+	if p.commit != "" {
+		command += "`, at commit `" + p.commit
 	}
 	text := strings.NewReplacer(
 		"{{environment}}", environment(p, command, took), "{{rounds}}", fmt.Sprint(p.rounds),

@@ -10,6 +10,7 @@ import (
 // plan says what is measured, and how long.
 type plan struct {
 	dir     string
+	commit  string // of what is measured; "" where git does not know
 	rounds  int
 	growth  int     // rounds of what only the plots show
 	seconds float64 // that a cell measures; a growth cell half of that
