@@ -351,3 +351,36 @@ func TestClosedLogsAndReadersSaySo(t *testing.T) { // BK1 BK2
 		}
 	}
 }
+
+// A tail that is behind when the run is closed still comes to its end; whoever comes later is told.
+func TestATailComesToTheEndOfALogThatIsClosedMeanwhile(t *testing.T) {
+	for _, sealed := range []bool{true, false} {
+		g := newRig(t).fill(300, 700)
+		r, seen := g.log.Reader(), 0
+		for v, err := range r.Tail(t.Context(), TailOptions{Level: Written}) {
+			g.must(err)
+			if seen++; v.Seq() != uint64(seen) {
+				t.Fatalf("entry %d is seq %d", seen, v.Seq())
+			}
+			if seen == 1 {
+				if sealed {
+					g.must(g.log.Seal(manifest.Ended))
+					g.log.Close()
+				} else {
+					g.log.Abandon()
+				}
+				for _, err := range r.Tail(t.Context(), TailOptions{}) {
+					if !errors.Is(err, format.ErrClosed) {
+						t.Errorf("a tail that begins after the end: %v", err)
+					}
+				}
+			}
+		}
+		if seen != len(g.want) {
+			t.Errorf("the tail came to %d of %d", seen, len(g.want))
+		}
+		if _, err := r.Get(1, nil); !errors.Is(err, format.ErrClosed) {
+			t.Errorf("a read after the last tail: %v", err)
+		}
+	}
+}

@@ -39,6 +39,8 @@ type files struct {
 
 	mu     sync.Mutex
 	closed bool
+	tails  int                // that follow, and read to the end although the log is being closed
+	ending func()             // what the last of them has to do; nil: nothing is being closed
 	byKey  map[string]*mapped // loaded or being loaded
 	mapped ring               // loaded
 	packed ring               // loaded, with a descriptor: compressed segments
@@ -231,6 +233,45 @@ func (fs *files) letGo(chosen func(m *mapped) bool) {
 	}
 	fs.mu.Unlock()
 	releaseAll(drop)
+}
+
+// enter keeps everything open for a tail until it leaves; false: it is closed already.
+func (fs *files) enter() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.closed || fs.ending != nil {
+		return false
+	}
+	fs.tails++
+	return true
+}
+
+func (fs *files) leave() {
+	fs.mu.Lock()
+	fs.tails--
+	end := fs.ending
+	if fs.tails > 0 {
+		end = nil
+	}
+	fs.mu.Unlock()
+	if end != nil {
+		end()
+		fs.closeAll()
+	}
+}
+
+// closeBehindTails calls end and then closeAll: now, or when the last tail has come to its end.
+func (fs *files) closeBehindTails(end func()) {
+	fs.mu.Lock()
+	wait := fs.tails > 0
+	if fs.ending == nil {
+		fs.ending = end // nobody enters any more
+	}
+	fs.mu.Unlock()
+	if !wait {
+		end()
+		fs.closeAll()
+	}
 }
 
 // closeAll unmaps everything; what is pinned goes when it is unpinned.

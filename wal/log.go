@@ -569,12 +569,13 @@ func (l *Log) close() {
 	l.retaining.Lock()
 	l.over = true
 	l.retaining.Unlock()
-	for _, ref := range l.set.Load().segs {
-		if o := ref.open.Load(); o != nil {
-			o.refs.retire()
+	l.files.closeBehindTails(func() {
+		for _, ref := range l.set.Load().segs {
+			if o := ref.open.Load(); o != nil {
+				o.refs.retire()
+			}
 		}
-	}
-	l.files.closeAll()
+	})
 	l.written.close()
 	l.durable.close()
 }

@@ -520,7 +520,8 @@ type TailOptions struct {
 }
 
 // Tail returns the entries from o.From on and waits for more, until the run has ended (then it just ends), ctx is
-// done (its error comes last), or something is damaged. It is gap-free across rotation and sealing. A view is valid
+// done (its error comes last), or something is damaged. It is gap-free across rotation and sealing, and comes to the end also
+// when the run is closed before it has got there: what it reads stays open until then. A view is valid
 // until the next step. Entries that retention has removed before the tail came to them are ErrRemoved. Outside of the writer's process, what a tail has returned at level Written may turn out never to
 // have reached the disk; when a later boot has cut it off the tail ends with an error that wraps ErrTorn and names the
 // seqs.
@@ -529,6 +530,11 @@ func (r *Reader) Tail(ctx context.Context, o TailOptions) iter.Seq2[entry.View, 
 		o.Poll = time.Millisecond
 	}
 	return func(yield func(entry.View, error) bool) {
+		if !r.files.enter() {
+			yield(entry.View{}, format.ErrClosed)
+			return
+		}
+		defer r.files.leave()
 		next, seen := o.From, uint64(0)
 		for {
 			ended := !r.Live() // asked first: what it vouches for is then already visible
