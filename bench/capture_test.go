@@ -51,34 +51,68 @@ func adapter(tb testing.TB, sub capture.Submitter) *capture.Adapter {
 	return a
 }
 
-// BenchmarkCapturePaced captures at a fixed rate, timed from the intended start. Compare with BenchmarkSubmitPaced.
-func BenchmarkCapturePaced(b *testing.B) {
-	for _, rate := range rates {
-		b.Run(fmt.Sprintf("typed/rate=%d", rate), func(b *testing.B) {
-			capturePaced(b, rate, func(a *capture.Adapter) func(m *newOrder) (capture.Result, error) {
-				h, err := capture.Bind[*newOrder](a, "orders.commands")
-				check(b, err)
-				return h.Capture
-			})
-		})
-		b.Run(fmt.Sprintf("any/rate=%d", rate), func(b *testing.B) {
-			capturePaced(b, rate, func(a *capture.Adapter) func(m *newOrder) (capture.Result, error) {
-				return func(m *newOrder) (capture.Result, error) { return a.CaptureAny("orders.commands", m) }
-			})
-		})
+// capturing is one of the two ways to capture a message: through a handle that knows its type, or through an interface. One adapter
+// serves all producers of a run, as in an engine.
+type capturing struct {
+	name string
+	bind func(tb testing.TB, a *capture.Adapter) func(m *newOrder) (capture.Result, error)
+}
+
+var captures = []capturing{
+	{"typed", func(tb testing.TB, a *capture.Adapter) func(m *newOrder) (capture.Result, error) {
+		h, err := capture.Bind[*newOrder](a, "orders.commands")
+		check(tb, err)
+		return h.Capture
+	}},
+	{"any", func(_ testing.TB, a *capture.Adapter) func(m *newOrder) (capture.Result, error) {
+		return func(m *newOrder) (capture.Result, error) { return a.CaptureAny("orders.commands", m) }
+	}},
+}
+
+// operations gives each producer messages of its own, whose identities no other has: a message that counts as a duplicate
+// would cost less.
+func (c capturing) operations(tb testing.TB) producing {
+	return func(run *runlog.Run) func(int) func() error {
+		capturing := c.bind(tb, adapter(tb, run))
+		return func(producer int) func() error {
+			m, sum := &newOrder{ClientID: "CL-1000000001", Instrument: 7, Side: 1, Price: 10125, Quantity: 300}, uint64(0)
+			binary.LittleEndian.PutUint64(m.ID[8:], uint64(producer)+1)
+			return func() error {
+				sum++
+				m.At = int64(sum)
+				binary.LittleEndian.PutUint64(m.ID[:], sum)
+				r, err := capturing(m)
+				if err == nil && r.Outcome != capture.Captured {
+					err = fmt.Errorf("a new message: %v", r.Outcome)
+				}
+				return err
+			}
+		}
 	}
 }
 
-func capturePaced(b *testing.B, rate int, bind func(a *capture.Adapter) func(m *newOrder) (capture.Result, error)) {
-	pacedRuns(b, rate, 1, func(run *runlog.Run) func() error {
-		op, m, sum := bind(adapter(b, run)), &newOrder{ClientID: "CL-1000000001"}, uint64(0)
-		return func() error {
-			sum++
-			binary.LittleEndian.PutUint64(m.ID[:], sum)
-			_, err := op(m)
-			return err
+// BenchmarkCapturePaced captures at a fixed rate, timed from the intended start. Compare with BenchmarkSubmitPaced.
+func BenchmarkCapturePaced(b *testing.B) {
+	for _, how := range captures {
+		for _, producers := range producerCounts {
+			for _, rate := range rates {
+				b.Run(fmt.Sprintf("%s/producers=%d/rate=%d", how.name, producers, rate), func(b *testing.B) {
+					pacedRuns(b, rate, producers, how.operations(b))
+				})
+			}
 		}
-	})
+	}
+}
+
+// BenchmarkCaptureSaturating captures as fast as the log takes it. Compare with BenchmarkSubmitSaturating.
+func BenchmarkCaptureSaturating(b *testing.B) {
+	for _, how := range captures {
+		for _, producers := range producerCounts {
+			b.Run(fmt.Sprintf("%s/producers=%d", how.name, producers), func(b *testing.B) {
+				saturatingRuns(b, producers, how.operations(b))
+			})
+		}
+	}
 }
 
 // captureBlocks is the loop of BenchmarkSubmitIdle around op.

@@ -122,35 +122,65 @@ func BenchmarkClockPaced(b *testing.B) {
 // BenchmarkSubmitPaced submits at a fixed rate while the writer commits beside it. Compare with BenchmarkClockPaced. With
 // more producers each has its share of the rate, and they let each other run.
 func BenchmarkSubmitPaced(b *testing.B) {
-	for _, producers := range []int{1, 2, 8} {
+	for _, producers := range producerCounts {
 		for _, rate := range rates {
 			b.Run(fmt.Sprintf("producers=%d/rate=%d", producers, rate), func(b *testing.B) {
-				pacedRuns(b, rate, producers, func(run *runlog.Run) func() error {
-					f := newFlow(payloadBytes, false)
-					return func() error { _, err := run.Submit(f.next()); return err }
-				})
+				pacedRuns(b, rate, producers, submitting)
 			})
 		}
 	}
 }
 
-// pacedRuns calls ops at a rate, one made for each producer, and reports how late each was done.
-func pacedRuns(b *testing.B, rate, producers int, op func(run *runlog.Run) func() error) {
+// producing returns what makes each producer of a run its own operation.
+type producing func(run *runlog.Run) (operation func(producer int) func() error)
+
+// submitting is the submit of an entry without keys.
+func submitting(run *runlog.Run) func(int) func() error {
+	return func(int) func() error {
+		f := newFlow(payloadBytes, false)
+		return func() error { _, err := run.Submit(f.next()); return err }
+	}
+}
+
+// pacedRuns calls the producers' operations at a rate that they share, and reports how late each was done.
+func pacedRuns(b *testing.B, rate, producers int, op producing) {
+	produce(b, producers, op, func(n int, h *histogram, op func() error) {
+		paced(max(rate/producers, 1), n, producers > 1, h, func() {
+			if err := op(); err != nil {
+				b.Error(err)
+			}
+		})
+	})
+}
+
+// saturatingRuns calls the producers' operations one after the other, and reports how long each took and what all reached.
+func saturatingRuns(b *testing.B, producers int, op producing) {
+	produce(b, producers, op, func(n int, h *histogram, op func() error) {
+		before := clock()
+		for range n {
+			if err := op(); err != nil {
+				b.Error(err)
+				return
+			}
+			now := clock()
+			h.add(now - before)
+			before = now
+		}
+	})
+	perSecond(b, b.N, "entries")
+}
+
+// produce runs load for each producer at once, and reports what they put in their histograms.
+func produce(b *testing.B, producers int, op producing, load func(n int, h *histogram, op func() error)) {
 	total := &histogram{}
 	inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
 		warm(b, run)
-		hists, ops := make([]histogram, producers), make([]func() error, producers)
-		for i := range ops {
-			ops[i] = op(run)
+		hists, ops, operation := make([]histogram, producers), make([]func() error, producers), op(run)
+		for p := range ops {
+			ops[p] = operation(p)
 		}
 		b.StartTimer()
-		split(n, producers, func(p, n int) {
-			paced(max(rate/producers, 1), n, producers > 1, &hists[p], func() {
-				if err := ops[p](); err != nil {
-					b.Error(err)
-				}
-			})
-		})
+		split(n, producers, func(p, n int) { load(n, &hists[p], ops[p]) })
 		b.StopTimer()
 		for i := range hists {
 			total.merge(&hists[i])
@@ -159,36 +189,13 @@ func pacedRuns(b *testing.B, rate, producers int, op func(run *runlog.Run) func(
 	total.report(b)
 }
 
+// producerCounts are those that the rows about concurrency have.
+var producerCounts = []int{1, 2, 8}
+
 // BenchmarkSubmitSaturating submits as fast as the log takes it, so that submits wait for the disk.
 func BenchmarkSubmitSaturating(b *testing.B) {
-	for _, producers := range []int{1, 2, 8} {
-		b.Run(fmt.Sprintf("producers=%d", producers), func(b *testing.B) {
-			total := &histogram{}
-			inRuns(b, runlog.Options{}, entryLimit(), func(run *runlog.Run, n int) {
-				warm(b, run)
-				hists := make([]histogram, producers)
-				b.StartTimer()
-				split(n, producers, func(p, n int) {
-					f, h := newFlow(payloadBytes, false), &hists[p]
-					before := clock()
-					for range n {
-						if _, err := run.Submit(f.next()); err != nil {
-							b.Error(err)
-							return
-						}
-						now := clock()
-						h.add(now - before)
-						before = now
-					}
-				})
-				b.StopTimer()
-				for i := range hists {
-					total.merge(&hists[i])
-				}
-			})
-			total.report(b)
-			perSecond(b, b.N, "entries")
-		})
+	for _, producers := range producerCounts {
+		b.Run(fmt.Sprintf("producers=%d", producers), func(b *testing.B) { saturatingRuns(b, producers, submitting) })
 	}
 }
 
