@@ -58,10 +58,31 @@ func malformed(what string) error {
 	return fmt.Errorf("entry body: %s: %w", what, format.ErrCorrupt)
 }
 
-// uvarint decodes like binary.Uvarint, with a fast path, and refuses longer than shortest forms.
+// uvarint decodes like binary.Uvarint, and refuses longer than shortest forms.
 func uvarint(b []byte, at int) (v uint64, next int, ok bool) {
 	if at < len(b) && b[at] < 0x80 {
 		return uint64(b[at]), at + 1, true
+	}
+	return longUvarint(b, at)
+}
+
+// longUvarint is for more than one byte. Up to eight, a time for instance, are decoded at once: the gaps between their groups of
+// 7 bits are closed.
+func longUvarint(b []byte, at int) (v uint64, next int, ok bool) {
+	if at+8 <= len(b) {
+		const more = 0x8080808080808080
+		v = binary.LittleEndian.Uint64(b[at:])
+		if last := ^v & more; last != 0 {
+			last &= -last // the highest bit of the last byte
+			end := at + bits.TrailingZeros64(last)/8
+			if b[end] == 0 {
+				return 0, at, false
+			}
+			v &= (last - 1) &^ more
+			v = v&0x007f007f007f007f | v>>1&0x3f803f803f803f80
+			v = v&0x00003fff00003fff | v>>2&0x0fffc0000fffc000
+			return v&0x000000000fffffff | v>>4&0x00fffffff0000000, end + 1, true
+		}
 	}
 	if at >= len(b) {
 		return 0, at, false

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/runlog-io/runlog/internal/format"
@@ -332,6 +333,36 @@ func TestAppendHeadKeepsItsBound(t *testing.T) {
 	for _, n := range []uint64{0, 1, 127, 128, 1<<14 - 1, 1 << 14, 1 << 62, 1 << 63, math.MaxUint64} {
 		if uvarintLen(n) != len(uv(n)) {
 			t.Errorf("uvarintLen(%d) = %d", n, uvarintLen(n))
+		}
+	}
+}
+
+// Numbers of all lengths, with more bytes behind them and without, are what the standard library makes of them; longer than
+// shortest forms are refused.
+func TestNumbersAreReadAsTheStandardLibraryDoes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(28, 11))
+	for range 100_000 {
+		want := rng.Uint64() >> rng.IntN(64)
+		b := binary.AppendUvarint([]byte{0xff}, want)
+		end := len(b)
+		for range rng.IntN(10) {
+			b = append(b, byte(rng.Uint32()))
+		}
+		if got, next, ok := uvarint(b, 1); got != want || next != end || !ok {
+			t.Fatalf("% x: %d up to %d, %v; want %d up to %d", b, got, next, ok, want, end)
+		}
+		for cut := 1; cut < end; cut++ {
+			if got, _, ok := uvarint(b[:cut], 1); ok {
+				t.Fatalf("% x: %d", b[:cut], got)
+			}
+		}
+		if end == 11 { // ten bytes: no longer form exists
+			continue
+		}
+		b[end-1] |= 0x80
+		long := append(slices.Clone(b[:end]), 0)
+		if got, _, ok := uvarint(append(long, b[end:]...), 1); ok {
+			t.Fatalf("% x: %d", long, got)
 		}
 	}
 }

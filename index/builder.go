@@ -195,6 +195,36 @@ func (b *Builder) AddKey(fp uint64, seq uint64) {
 	}
 }
 
+// Posting is a key of an entry.
+type Posting struct {
+	Fingerprint uint64
+	Seq         uint64
+}
+
+// AddKeys is AddKey for several postings. In a large table each slot lies in memory that no cache holds, and since each store to one
+// is atomic, the next would wait for it: so all slots are read first, which happens at once.
+func (b *Builder) AddKeys(postings []Posting) {
+	b.touch(postings)
+	for i := range postings {
+		b.AddKey(postings[i].Fingerprint, postings[i].Seq)
+	}
+}
+
+// touch reads the slots that keys begin at.
+//
+//go:noinline
+func (b *Builder) touch(postings []Posting) (all uint64) {
+	t := *b.table.Load()
+	mask := uint64(len(t) - 1)
+	for i := range postings {
+		all |= t[postings[i].Fingerprint>>b.shift&mask].fp
+	}
+	return all
+}
+
+// Keys is the number of distinct keys. Only the writer may call it.
+func (b *Builder) Keys() int { return b.keys }
+
 func (b *Builder) addPosting(s *slot, word uint64, delta uint32) {
 	prev := uint32(word)
 	last := uint32(word>>32) - 1

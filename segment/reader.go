@@ -42,6 +42,7 @@ func (s *Stop) Error() string { return fmt.Sprintf("offset %d: %s", s.Offset, s.
 func ReadBatch(b []byte, salt uint64, off int64, prev Chain) (Batch, error) {
 	var (
 		at      int64
+		digest  runningDigest
 		touched int64
 		entries uint64
 		frames  uint32
@@ -49,6 +50,7 @@ func ReadBatch(b []byte, salt uint64, off int64, prev Chain) (Batch, error) {
 	for {
 		if at >= touched && at < int64(len(b)) {
 			touched = min((off+at)|(BlockSize-1)+1-off, int64(len(b)))
+			digest.reach(b, at)
 			Touch(b[at:touched])
 		}
 		word, _, st := parseHead(b[at:], salt, off+at)
@@ -66,7 +68,7 @@ func ReadBatch(b []byte, salt uint64, off int64, prev Chain) (Batch, error) {
 			entries++
 		case kind == KindCommit:
 			f, _ := parseFrame(b[at:], salt, off+at)
-			return finishBatch(b[:at], &f, off, prev, entries, frames)
+			return finishBatch(b[:at], &digest, &f, off, prev, entries, frames)
 		case kind == KindFooter:
 			if at == 0 {
 				return Batch{}, &Stop{Offset: off, Footer: true, Why: "footer"}
@@ -97,7 +99,37 @@ func known(kind uint8) bool {
 	return kind >= KindPad && kind <= KindHalt || entry.NoteKind(kind).Valid() || kind >= 0x40 && kind < KindEntry
 }
 
-func finishBatch(raw []byte, f *Frame, off int64, prev Chain, entries uint64, frames uint32) (Batch, error) {
+// runningDigest hashes a batch piece by piece, while each is in the cache that the walk over its heads has fetched it into. The zero
+// value is ready. All of a small batch is hashed at once.
+type runningDigest struct {
+	d      xxhash.Digest
+	hashed int64
+}
+
+const hashPiece = 32 // what the hash takes at a time: in multiples of it, nothing needs to be kept
+
+// reach hashes what is in front of at.
+func (r *runningDigest) reach(b []byte, at int64) {
+	if at &^= hashPiece - 1; at <= r.hashed {
+		return
+	}
+	if r.hashed == 0 {
+		r.d.Reset()
+	}
+	_, _ = r.d.Write(b[r.hashed:at])
+	r.hashed = at
+}
+
+// sum is the digest of all of raw.
+func (r *runningDigest) sum(raw []byte) uint64 {
+	if r.hashed == 0 {
+		return xxhash.Sum64(raw)
+	}
+	_, _ = r.d.Write(raw[r.hashed:])
+	return r.d.Sum64()
+}
+
+func finishBatch(raw []byte, digest *runningDigest, f *Frame, off int64, prev Chain, entries uint64, frames uint32) (Batch, error) {
 	stop := func(why string) (Batch, error) { return Batch{}, &Stop{Offset: f.Offset, Why: "commit: " + why} }
 	c, ok := DecodeCommit(f)
 	switch {
@@ -109,7 +141,7 @@ func finishBatch(raw []byte, f *Frame, off int64, prev Chain, entries uint64, fr
 		return stop(fmt.Sprintf("seq %d to %d, found %d entries after seq %d", c.FirstSeq, c.LastSeq, entries, prev.Seq))
 	case c.BatchStart != off || c.Frames != frames:
 		return stop("does not belong to the frames before it")
-	case xxhash.Sum64(raw) != c.Digest:
+	case digest.sum(raw) != c.Digest:
 		return Batch{}, &Stop{Offset: off, Why: "the batch's digest does not match"}
 	case format.Mix(prev.Value+c.Digest) != c.Chain:
 		return stop("does not continue the chain")

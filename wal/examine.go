@@ -39,6 +39,7 @@ type state struct {
 	gap       *format.Error // so it is elsewhere: where the log ends is known all the same
 	gone      bool          // numbers are missing
 	halt      *manifest.Halt
+	sealing   bool // what is open will be sealed: its digest is made while it is read
 }
 
 // listSegments returns the segments in dir, plain or compressed, by number. Where both are there the plain one counts.
@@ -64,6 +65,15 @@ func listSegments(fsys vfs.FS, dir string) ([]*segRef, error) {
 // examine reads a run's folder from its floor on: the footers from the end backwards, and every segment behind the last
 // footer whole. A non-nil error means that it could not be read; damage to the log is reported in the state.
 func examine(fsys vfs.FS, dir string, from floor, runID func(h *segment.Header) string) (*state, error) {
+	st, err := survey(fsys, dir, from)
+	if err != nil {
+		return nil, err
+	}
+	return st, st.read(fsys, runID)
+}
+
+// survey lists a run's segments without looking into them.
+func survey(fsys vfs.FS, dir string, from floor) (*state, error) {
 	list, err := listSegments(fsys, dir)
 	if err != nil {
 		return nil, err
@@ -82,7 +92,7 @@ func examine(fsys vfs.FS, dir string, from floor, runID func(h *segment.Header) 
 		st.set.segs = append(st.set.segs, ref)
 		next = ref.number + 1
 	}
-	return st, st.read(fsys, runID)
+	return st, nil
 }
 
 // verdict is the first damage, if there is any.
@@ -276,6 +286,11 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 	o := newOpenSeg(f.Name(), h, f, st.chain)
 	ref.open.Store(o)
 	st.open = append(st.open, o)
+	if st.sealing {
+		if o.digest, err = newDigest(f, h.Size); err != nil {
+			return true, st.damaged(readFailed(err, ref.path, 0))
+		}
+	}
 	stop, err := o.advance(0)
 	st.chain, st.halt = o.chain, o.halt
 	if err != nil {

@@ -111,7 +111,11 @@ func kindList(k *entry.Kinds) []manifest.KeyKind {
 
 // use makes a spare the active segment.
 func (l *Log) use(s *spare, prev segment.Chain) {
+	before := l.active
 	l.active = newOpenSeg(s.path, s.header, s.file, prev)
+	if before != nil {
+		l.active.ix.Reserve(before.keysIn(s.header.PlannedSize))
+	}
 	l.limit = s.header.PlannedSize - segment.TailReserve
 	l.routes.generation++
 	ref := &segRef{number: s.header.Number, path: s.path}
@@ -128,6 +132,15 @@ func (l *Log) use(s *spare, prev segment.Chain) {
 			return
 		}
 	}
+}
+
+// mostGrowth bounds how many times as many keys as a segment has had are expected of the next one, which may be larger.
+const mostGrowth = 16
+
+// keysIn guesses how many distinct keys a segment of so many bytes is going to have, if it is filled as this one was.
+func (o *openSeg) keysIn(size int64) int {
+	keys, bytes := int64(o.ix.Keys()), max(o.end.Load(), 1)
+	return int(min(keys*size/bytes, keys*mostGrowth))
 }
 
 // Kinds returns the key kinds declared so far.

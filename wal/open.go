@@ -34,7 +34,9 @@ type openSeg struct {
 	started bool
 	pending []provable // commits that no later one has proven yet
 	stats   stats
-	halt    *manifest.Halt // why the run halted, if a batch says so
+	halt    *manifest.Halt  // why the run halted, if a batch says so
+	digest  *digest         // of what has been ingested; nil: nobody needs it yet
+	keys    []index.Posting // that are not in the index yet
 
 	firstSeq   uint64        // set before the segment is published
 	end        atomic.Int64  // behind the last whole batch; published after its entries are indexed
@@ -170,8 +172,24 @@ func (o *openSeg) ingest(b *segment.Batch) error {
 	return nil
 }
 
+// keysAtOnce is how many keys are put into the index together.
+const keysAtOnce = 64
+
+// addKey takes a key of an entry into the index, at the latest when its batch is published.
+func (o *openSeg) addKey(kind entry.KindNo, value []byte, seq uint64) {
+	if o.keys = append(o.keys, index.Posting{Fingerprint: entry.Fingerprint(kind, value), Seq: seq}); len(o.keys) >= keysAtOnce {
+		o.flushKeys()
+	}
+}
+
+func (o *openSeg) flushKeys() {
+	o.ix.AddKeys(o.keys)
+	o.keys = o.keys[:0]
+}
+
 // publish makes a batch that is indexed the last one.
 func (o *openSeg) publish(b *segment.Batch) {
+	o.flushKeys()
 	o.pending = append(o.pending, provable{before: o.chain, from: b.Commit.BatchStart})
 	o.chain, o.last = b.Next, b.Commit
 	for len(o.pending) > 0 && o.pending[0].before.Ordinal < o.chain.Durable {
@@ -190,7 +208,7 @@ func (o *openSeg) ingestItems(b *segment.Batch, items *entry.Batch, from int, of
 		it := items.At(from + i)
 		seq := b.Commit.FirstSeq + uint64(i)
 		it.IndexKeys(func(kind entry.KindNo, value []byte) bool {
-			o.ix.AddKey(entry.Fingerprint(kind, value), seq)
+			o.addKey(kind, value, seq)
 			return true
 		})
 		times.add(it.TsInit, it.TsPublish)
@@ -211,7 +229,7 @@ func (o *openSeg) ingestEntry(f *segment.Frame, seq uint64) error {
 	}
 	o.ix.AddEntry(seq, f.Offset)
 	v.IndexKeys(func(kind entry.KindNo, value []byte) bool {
-		o.ix.AddKey(entry.Fingerprint(kind, value), seq)
+		o.addKey(kind, value, seq)
 		return true
 	})
 	o.ix.AddRoute(v.RouteNo())
@@ -245,6 +263,7 @@ type window struct {
 	off   int64 // of buf[0]
 	n     int   // valid bytes
 	eof   bool
+	seen  *digest // takes what was handed out and passed; nil: nobody needs it
 }
 
 // at returns the bytes from off on, at least one more than before if more is set and there are any.
@@ -259,12 +278,15 @@ func (w *window) at(off int64, more bool) ([]byte, error) {
 	if w.limit > 0 && int64(size) > w.limit-off {
 		size = int(max(w.limit-off, 0))
 	}
-	if cap(w.buf) < size {
-		w.buf = make([]byte, size)
-	}
 	known := int64(0) // bytes from off on that were there before
 	if off >= w.off {
 		known = w.off + int64(w.n) - off
+	}
+	if w.seen != nil {
+		w.buf = w.seen.take(w, off)
+	}
+	if cap(w.buf) < size {
+		w.buf = make([]byte, size)
 	}
 	n, err := w.f.ReadAt(w.buf[:size], off)
 	w.off, w.n = off, n
@@ -315,7 +337,10 @@ func lostOf(err error) *compressed.LostError {
 
 // advance ingests all whole batches up to limit (0: the file's end) and says what stands behind the last one.
 func (o *openSeg) advance(limit int64) (*segment.Stop, error) {
-	w := window{f: o.file, limit: limit}
+	w := window{f: o.file, limit: limit, seen: o.digest}
+	if w.seen != nil {
+		defer func() { w.seen.take(&w, o.end.Load()) }()
+	}
 	for {
 		end := o.end.Load()
 		batch, err := w.nextBatch(o.header.Salt, end, o.chain)

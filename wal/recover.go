@@ -58,7 +58,13 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 	if errors.Is(merr, format.ErrVersion) || passing(merr) {
 		return Recovery{}, merr
 	}
-	st, err := examine(fsys, dir, floorOf(&m), func(h *segment.Header) string {
+	st, err := survey(fsys, dir, floorOf(&m))
+	if err != nil {
+		return Recovery{}, err
+	}
+	defer st.close()
+	st.sealing = true
+	err = st.read(fsys, func(h *segment.Header) string {
 		if merr != nil && m.Run == "" { // the first that is read speaks for all
 			if id, err := manifest.DecodeIdentity("", 0, h.Identity); err == nil {
 				m.Identity = id
@@ -66,9 +72,6 @@ func recoverOnce(fsys vfs.FS, dir string, now int64) (Recovery, error) {
 		}
 		return m.Run
 	})
-	if st != nil {
-		defer st.close()
-	}
 	if err != nil {
 		return Recovery{}, err
 	}

@@ -153,7 +153,7 @@ func sealSegment(o *openSeg, prevSHA [32]byte, flags uint64, dropped int64) (ft 
 	default:
 		ft.Flags |= segment.FlagFinal
 	}
-	if ft.ContentSHA, err = contentSHA(o.file, end); err != nil {
+	if ft.ContentSHA, err = o.contentSHA(end); err != nil {
 		return ft, &format.Error{Path: o.path, Offset: -1, Why: "read for the digest", Err: err}
 	}
 	ft.RunSHA = segment.RunSHA(prevSHA, o.header.Number, ft.ContentSHA)
@@ -178,6 +178,14 @@ func writeFooter(f vfs.File, ft *segment.Footer, salt uint64) error {
 		return err
 	}
 	return f.Datasync()
+}
+
+// contentSHA is the digest of all up to end: the one that was made on the way, or made now.
+func (o *openSeg) contentSHA(end int64) ([32]byte, error) {
+	if sum, ok := o.digest.sum(end); ok {
+		return sum, nil
+	}
+	return contentSHA(o.file, end)
 }
 
 func contentSHA(f io.ReaderAt, end int64) (sum [32]byte, err error) {
