@@ -37,6 +37,7 @@ type openSeg struct {
 	halt    *manifest.Halt  // why the run halted, if a batch says so
 	digest  *digest         // of what has been ingested; nil: nobody needs it yet
 	keys    []index.Posting // that are not in the index yet
+	encoded *encoded        // the content of the index file; nil: it has not been begun
 
 	firstSeq   uint64        // set before the segment is published
 	end        atomic.Int64  // behind the last whole batch; published after its entries are indexed

@@ -176,6 +176,7 @@ func (st *state) seal(fsys vfs.FS, dir string, m manifest.Manifest, now int64) (
 		if err != nil {
 			return Recovery{}, err
 		}
+		w.encodeIndex()
 		ft, err := sealSegment(w, sha, flags, dropped)
 		if err != nil {
 			return Recovery{}, err

@@ -131,10 +131,39 @@ func publishSealed(fsys vfs.FS, dir string, ref *segRef, o *openSeg, ft segment.
 
 func writeIndex(fsys vfs.FS, dir string, o *openSeg, ft *segment.Footer) error {
 	path := filepath.Join(dir, index.FileName(o.header.Number))
-	if err := index.Write(fsys, dir, index.FileName(o.header.Number), o.ix, o.dict, indexWant(&o.header, ft)); err != nil {
+	data, err := o.indexBytes(ft)
+	if err == nil {
+		err = vfs.WriteFileAtomic(fsys, dir, path, data)
+	}
+	if err != nil {
 		return &format.Error{Path: path, Offset: -1, Why: "index was not written", Err: err}
 	}
 	return nil
+}
+
+// encoded is the content of an index file, as soon as it is done.
+type encoded struct {
+	data []byte
+	err  error
+	done sync.WaitGroup
+}
+
+// encodeIndex begins to make the content of the index file, beside what is done to the segment until it is written. Nothing may be
+// ingested any more.
+func (o *openSeg) encodeIndex() {
+	e := &encoded{}
+	want := index.Want{Salt: o.header.Salt, Number: o.header.Number, Chain: o.chain.Value, ContentEnd: o.end.Load()}
+	e.done.Go(func() { e.data, e.err = index.Encode(o.ix, o.dict, want) })
+	o.encoded = e
+}
+
+// indexBytes is the content of the index file.
+func (o *openSeg) indexBytes(ft *segment.Footer) ([]byte, error) {
+	if e := o.encoded; e != nil {
+		e.done.Wait()
+		return e.data, e.err
+	}
+	return index.Encode(o.ix, o.dict, indexWant(&o.header, ft))
 }
 
 // sealSegment writes the footer behind the last commit and cuts the file there. Bytes behind the last commit are gone
