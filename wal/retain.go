@@ -48,9 +48,12 @@ func RemoveBefore(fsys vfs.FS, dir string, keep uint32) error {
 	return finishBelow(fsys, dir, m)
 }
 
-// RemoveBefore is the function of the same name for the run that is being written. Segment keep must be sealed. It is
-// safe for concurrent use with everything; Seal and Close wait for it.
+// RemoveBefore is the function of the same name for the run that is being written. Segment keep must be sealed, or being
+// sealed, which it waits for. It is safe for concurrent use with everything; Seal and Close wait for it.
 func (l *Log) RemoveBefore(keep uint32) error {
+	if ref := l.set.Load().byNumber(keep); ref != nil && ref.open.Load() != nil { // others can see its footer already
+		l.sealer.wait()
+	}
 	l.retaining.Lock()
 	defer l.retaining.Unlock()
 	if l.over {

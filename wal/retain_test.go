@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/index"
@@ -689,4 +690,44 @@ func TestOpeningARunBesideItsRetentionFindsNoDamage(t *testing.T) {
 		r := openReader(t, g.mem)
 		fromFloor(t, r, g.want, firstOf(t, g.mem, n))
 	}
+}
+
+// heldIndex is a file system that keeps whoever makes one index waiting.
+type heldIndex struct {
+	vfs.FS
+	name          string
+	begun, finish chan struct{}
+}
+
+func (h *heldIndex) Create(name string) (vfs.File, error) {
+	if filepath.Base(name) == h.name {
+		close(h.begun)
+		<-h.finish
+	}
+	return h.FS.Create(name)
+}
+
+// Others see a segment's footer before the log counts it as sealed. Whoever has everything in front of it removed meanwhile waits.
+func TestRemovalWaitsForTheSegmentThatIsBeingSealed(t *testing.T) {
+	h := &heldIndex{name: index.FileName(2) + ".tmp", begun: make(chan struct{}), finish: make(chan struct{})}
+	g := newRig(t, func(o *Options) { h.FS, o.FS, o.Inline = o.FS, h, false })
+	for len(g.log.set.Load().segs) < 4 {
+		g.fill(10, 1000)
+	}
+	<-h.begun
+	done := make(chan error, 1)
+	go func() { done <- g.log.RemoveBefore(2) }()
+	select {
+	case err := <-done:
+		t.Fatalf("removed in front of a segment without an index: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(h.finish)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if first := g.log.Reader().FirstSeq(); first == 1 {
+		t.Error("nothing was removed")
+	}
+	g.log.Close()
 }
