@@ -42,10 +42,7 @@ func (w *Writer) handOver() {
 	defer w.wmu.Unlock()
 	w.release()
 	if len(w.waiting) > 0 {
-		select {
-		case w.waiting[0].ch <- struct{}{}:
-		default:
-		}
+		w.waiting[0].nudge()
 	}
 }
 

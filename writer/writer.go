@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,7 +80,8 @@ type goal struct {
 // waiter is a caller that is blocked.
 type waiter struct {
 	goal
-	ch chan struct{} // cap 1
+	ch     chan struct{} // cap 1
+	listed atomic.Bool   // in waiting; changed with wmu held, or by its caller while nobody else knows it
 }
 
 func (w *Writer) newWaiter(g goal) *waiter {
@@ -274,10 +276,7 @@ func (w *Writer) leaveQueue(me *waiter) {
 
 func (w *Writer) nextInQueue() {
 	if len(w.queue) > 0 {
-		select {
-		case w.queue[0].ch <- struct{}{}:
-		default:
-		}
+		w.queue[0].nudge()
 	}
 }
 
@@ -336,6 +335,7 @@ func (w *Writer) wait(ctx context.Context, g goal) error {
 		me := w.newWaiter(g)
 		w.wmu.Lock()
 		w.waiting = append(w.waiting, me)
+		me.listed.Store(true)
 		w.wmu.Unlock()
 		if mayLead && w.lead.TryLock() { // whoever led may have finished before it could see us
 			w.leaveWaiting(me)
@@ -349,25 +349,63 @@ func (w *Writer) wait(ctx context.Context, g goal) error {
 			w.leaveWaiting(me)
 			return nil
 		}
-		select {
-		case <-me.ch:
-		case <-w.halting:
-		case <-w.done:
-			w.leaveWaiting(me)
-			if w.reached(g) {
-				return nil
-			}
-			return w.Err()
-		case <-ctx.Done():
-			w.leaveWaiting(me)
+		err := w.park(ctx, me)
+		w.leaveWaiting(me)
+		switch {
+		case err != nil:
 			if mayLead {
 				w.handOver() // it may have been this one's turn
 			}
-			return ctx.Err()
+			return err
+		case isClosed(w.done) && !w.reached(g):
+			return w.Err()
 		}
-		w.leaveWaiting(me)
 	}
 	return nil
+}
+
+// park blocks until me has been woken, or ctx ends. Whoever ends the run wakes everybody in the list, after halting or done was
+// closed; me is in it, and looks at these first. So there is one channel to wait at, which makes a wake-up cheap.
+func (w *Writer) park(ctx context.Context, me *waiter) error {
+	if isClosed(w.halting) || isClosed(w.done) {
+		return nil
+	}
+	if ctx.Done() == nil {
+		<-me.ch
+		return nil
+	}
+	select {
+	case <-me.ch:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func isClosed(ch chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// wakeAll wakes everybody who waits, to see that the run has ended.
+func (w *Writer) wakeAll() {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	for _, x := range w.waiting {
+		x.nudge()
+	}
+}
+
+// nudge wakes a waiter, unless it has been woken already.
+func (x *waiter) nudge() {
+	select {
+	case x.ch <- struct{}{}:
+	default:
+	}
 }
 
 // wakeDurable wakes those whose seq is durable, and returns how many these are.
@@ -382,10 +420,8 @@ func (w *Writer) release() int {
 	rest := w.waiting[:0]
 	for _, x := range w.waiting {
 		if w.reached(x.goal) {
-			select {
-			case x.ch <- struct{}{}:
-			default:
-			}
+			x.listed.Store(false)
+			x.nudge() // from here on it belongs to its caller
 		} else {
 			rest = append(rest, x)
 		}
@@ -395,15 +431,16 @@ func (w *Writer) release() int {
 	return n
 }
 
+// leaveWaiting takes me out of the list, if nobody has, and out of use.
 func (w *Writer) leaveWaiting(me *waiter) {
-	w.wmu.Lock()
-	for i, x := range w.waiting {
-		if x == me {
-			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
-			break
+	if me.listed.Load() {
+		w.wmu.Lock()
+		if i := slices.Index(w.waiting, me); i >= 0 {
+			w.waiting = slices.Delete(w.waiting, i, i+1)
 		}
+		me.listed.Store(false)
+		w.wmu.Unlock()
 	}
-	w.wmu.Unlock()
 	w.waiters.Put(me)
 }
 
@@ -554,6 +591,7 @@ func (w *Writer) end(h *HaltError, tell func(*HaltError)) {
 	w.dead.Store(&err)
 	close(w.halting)
 	w.mu.Unlock()
+	w.wakeAll()
 	w.kick()
 	if tell != nil {
 		go tell(h)
@@ -575,10 +613,7 @@ func (w *Writer) Close(ctx context.Context, last *entry.Draft) error {
 		closed := error(format.ErrClosed)
 		w.dead.Store(&closed)
 		for _, q := range w.queue {
-			select {
-			case q.ch <- struct{}{}:
-			default:
-			}
+			q.nudge()
 		}
 		w.parked = false
 		w.mu.Unlock()
@@ -639,8 +674,8 @@ func (w *Writer) finish() {
 	w.mu.Lock()
 	w.phase = phaseClosed
 	w.mu.Unlock()
-	w.wakeDurable()
 	close(w.done)
+	w.wakeAll()
 }
 
 // drain commits all that was accepted. It is called with lead held.
