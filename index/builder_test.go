@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/runlog-io/runlog/entry"
 	"github.com/runlog-io/runlog/internal/format"
 )
 
@@ -112,6 +113,38 @@ func TestBuilderBounds(t *testing.T) {
 	}
 	if b.Bytes() < minTable*16 || b.Bytes() > 1<<20 {
 		t.Errorf("Bytes() = %d", b.Bytes())
+	}
+}
+
+// Keys that are taken together, over tables that grow meanwhile, are those that are taken one by one.
+func TestKeysThatComeTogetherChangeNoAnswerAndNoByte(t *testing.T) {
+	a, b := NewBuilder(1), NewBuilder(1)
+	rnd := rand.New(rand.NewPCG(6, 1))
+	var together []Posting
+	for seq := uint64(1); seq <= 9000; seq++ {
+		for _, x := range []*Builder{a, b} {
+			x.AddEntry(seq, int64(seq)*8)
+			x.AddRoute(0)
+		}
+		for range rnd.IntN(4) {
+			fp := order(rnd.IntN(6000))
+			a.AddKey(fp, seq)
+			together = append(together, Posting{fp, seq})
+		}
+		if seq%61 == 0 || seq == 9000 {
+			b.AddKeys(together)
+			together = together[:0]
+		}
+	}
+	b.AddKeys(nil)
+	meta := Meta{Salt: 5, Number: 1, ContentEnd: 9001 * 8}
+	first, err := Encode(a, entry.NewDict(0), meta)
+	second, err2 := Encode(b, entry.NewDict(0), meta)
+	if err != nil || err2 != nil || !slices.Equal(first, second) {
+		t.Errorf("the same keys give other bytes, or %v, %v", err, err2)
+	}
+	if a.Keys() != b.Keys() || a.Keys() < 5000 {
+		t.Errorf("%d and %d keys", a.Keys(), b.Keys())
 	}
 }
 
