@@ -1,10 +1,13 @@
 package wal
 
 import (
+	"bytes"
+	"cmp"
 	"hash"
 	"io"
 	"sync"
 
+	"github.com/runlog-io/runlog/internal/format"
 	"github.com/runlog-io/runlog/segment"
 )
 
@@ -17,16 +20,22 @@ type digest struct {
 	busy  sync.WaitGroup
 }
 
-// newDigest begins with the header, which no batch holds.
-func newDigest(f io.ReaderAt, header int64) (*digest, error) {
-	b := make([]byte, header)
+// newDigest begins with the header, which no batch holds and which has a checksum of its own.
+func newDigest(f io.ReaderAt, path string, size int64) (*digest, error) {
+	b := make([]byte, size)
 	if n, err := f.ReadAt(b, 0); n < len(b) {
+		return nil, &format.Error{Path: path, Offset: 0, Why: "read the header for the digest", Err: cmp.Or(err, io.ErrUnexpectedEOF)}
+	}
+	if _, err := segment.ReadHeader(bytes.NewReader(b), path); err != nil { // it was whole a moment ago
 		return nil, err
 	}
-	d := &digest{h: segment.NewContentHash(), end: header}
+	d := &digest{h: segment.NewContentHash(), end: size}
 	d.h.Write(b)
 	return d, nil
 }
+
+// pause lets go of the buffer that nobody is going to read into for now.
+func (d *digest) pause() { d.spare = nil }
 
 // take hashes what the window holds up to a place that everything before has been verified up to, and returns a buffer that the
 // window can read into meanwhile.

@@ -19,7 +19,7 @@ func TestTheDigestOfWhatWasReadIsThatOfTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := newOpenSeg(written.path, written.header, f, written.prev)
-		if o.digest, err = newDigest(f, o.header.Size); err != nil {
+		if o.digest, err = newDigest(f, o.path, o.header.Size); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := o.advance(limit); err != nil {

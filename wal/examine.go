@@ -287,8 +287,8 @@ func (st *state) walk(fsys vfs.FS, ref *segRef, wantSalt uint64, runID func(h *s
 	ref.open.Store(o)
 	st.open = append(st.open, o)
 	if st.sealing {
-		if o.digest, err = newDigest(f, h.Size); err != nil {
-			return true, st.damaged(readFailed(err, ref.path, 0))
+		if o.digest, err = newDigest(f, ref.path, h.Size); err != nil {
+			return true, st.damaged(err)
 		}
 	}
 	stop, err := o.advance(0)
@@ -554,6 +554,7 @@ func (st *state) inspectExtra(f vfs.File, ref *segRef) error {
 // close lets go of the open segments' files.
 func (st *state) close() {
 	for _, o := range st.open {
+		o.settle()
 		o.refs.retire()
 	}
 	for _, ref := range st.set.segs {

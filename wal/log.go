@@ -134,13 +134,18 @@ func (l *Log) use(s *spare, prev segment.Chain) {
 	}
 }
 
-// mostGrowth bounds how many times as many keys as a segment has had are expected of the next one, which may be larger.
-const mostGrowth = 16
+// Bounds of what is reserved for the keys of a segment, which may come to hold few: its table takes at most a sixteenth of the
+// segment's size, and 32 MiB.
+const (
+	bytesPerKey  = 512
+	keysReserved = 1 << 20
+)
 
-// keysIn guesses how many distinct keys a segment of so many bytes is going to have, if it is filled as this one was.
+// keysIn guesses how many distinct keys a segment of so many bytes is going to have, if it is filled as this one was, and no more
+// than room is to be made for at once.
 func (o *openSeg) keysIn(size int64) int {
-	keys, bytes := int64(o.ix.Keys()), max(o.end.Load(), 1)
-	return int(min(keys*size/bytes, keys*mostGrowth))
+	perByte := float64(o.ix.Keys()) / float64(max(o.end.Load(), 1))
+	return int(min(perByte*float64(size), float64(size/bytesPerKey), keysReserved))
 }
 
 // Kinds returns the key kinds declared so far.

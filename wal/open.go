@@ -340,7 +340,10 @@ func lostOf(err error) *compressed.LostError {
 func (o *openSeg) advance(limit int64) (*segment.Stop, error) {
 	w := window{f: o.file, limit: limit, seen: o.digest}
 	if w.seen != nil {
-		defer func() { w.seen.take(&w, o.end.Load()) }()
+		defer func() {
+			w.seen.take(&w, o.end.Load())
+			w.seen.pause()
+		}()
 	}
 	for {
 		end := o.end.Load()

@@ -349,6 +349,7 @@ func copySynced(fsys vfs.FS, o *openSeg) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	o.digest = nil // it is that of what was read before: the copy is read for its own
 	if err == nil {
 		err = fsys.Rename(tmp, o.path)
 	}

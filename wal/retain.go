@@ -48,12 +48,9 @@ func RemoveBefore(fsys vfs.FS, dir string, keep uint32) error {
 	return finishBelow(fsys, dir, m)
 }
 
-// RemoveBefore is the function of the same name for the run that is being written. Segment keep must be sealed, or being
-// sealed, which it waits for. It is safe for concurrent use with everything; Seal and Close wait for it.
+// RemoveBefore is the function of the same name for the run that is being written. Segment keep must have its footer; its
+// index may still be missing. It is safe for concurrent use with everything; Seal and Close wait for it.
 func (l *Log) RemoveBefore(keep uint32) error {
-	if ref := l.set.Load().byNumber(keep); ref != nil && ref.open.Load() != nil { // others can see its footer already
-		l.sealer.wait()
-	}
 	l.retaining.Lock()
 	defer l.retaining.Unlock()
 	if l.over {
@@ -66,10 +63,15 @@ func (l *Log) RemoveBefore(keep uint32) error {
 	if keep > m.FirstSegment() {
 		err := raiseFloor(&m, keep, func(n uint32) (*sealedInfo, error) {
 			ref := set.byNumber(n)
-			if ref == nil || ref.open.Load() != nil {
+			if ref == nil {
+				return nil, fmt.Errorf("%w: run %s has no segment %d", format.ErrInvalid, m.Run, n)
+			}
+			unsealed := ref.open.Load() != nil // for a moment yet, if there is a footer
+			in, err := l.files.loadInfo(ref)
+			if err != nil && unsealed {
 				return nil, fmt.Errorf("%w: segment %d of run %s is not sealed", format.ErrInvalid, n, m.Run)
 			}
-			return l.files.loadInfo(ref)
+			return in, err
 		})
 		if err != nil {
 			return err

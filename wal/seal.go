@@ -160,10 +160,21 @@ func (o *openSeg) encodeIndex() {
 // indexBytes is the content of the index file.
 func (o *openSeg) indexBytes(ft *segment.Footer) ([]byte, error) {
 	if e := o.encoded; e != nil {
+		o.encoded = nil
 		e.done.Wait()
 		return e.data, e.err
 	}
 	return index.Encode(o.ix, o.dict, indexWant(&o.header, ft))
+}
+
+// settle waits for what is done beside recovery, which an error may have left to itself.
+func (o *openSeg) settle() {
+	if o.digest != nil {
+		o.digest.busy.Wait()
+	}
+	if o.encoded != nil {
+		o.encoded.done.Wait()
+	}
 }
 
 // sealSegment writes the footer behind the last commit and cuts the file there. Bytes behind the last commit are gone

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/runlog-io/runlog/entry"
+	"github.com/runlog-io/runlog/index"
 	"github.com/runlog-io/runlog/segment"
 	"github.com/runlog-io/runlog/vfs"
 )
@@ -164,5 +165,35 @@ func TestTheSpareIsFinishedInTimeForALogThatIsBehind(t *testing.T) {
 			}
 		}
 		g.log.Abandon()
+	}
+}
+
+// A segment's table begins as large as the one before says, as far as that is no more than a segment like it could ever need.
+func TestRoomForKeysIsMadeAsTheSegmentBeforeNeededIt(t *testing.T) {
+	filled := func(keys int, bytes int64) *openSeg {
+		o := &openSeg{ix: index.NewBuilder(1)}
+		for i := range keys {
+			o.ix.AddEntry(uint64(i+1), int64(i)*8)
+			o.ix.AddKey(uint64(i+1)<<40, uint64(i+1))
+		}
+		o.end.Store(bytes)
+		return o
+	}
+	for _, c := range []struct {
+		keys        int
+		bytes, size int64
+		want        int
+	}{
+		{0, 1 << 20, 64 << 20, 0},
+		{100, 1 << 20, 1 << 20, 100},
+		{100, 1 << 20, 64 << 20, 6400},
+		{5000, 1 << 20, 64 << 20, 131_072}, // 512 bytes a key
+		{1000, 4096, 64 << 20, 131_072},    // one that was cut short says little
+		{2000, 1 << 20, 4 << 30, 1 << 20},  // 8 million, were they all reserved at once
+		{1, 0, 4 << 30, 1 << 20},           // nothing to go by
+	} {
+		if got := filled(c.keys, c.bytes).keysIn(c.size); got != c.want {
+			t.Errorf("%d keys in %d bytes: room for %d in %d, want %d", c.keys, c.bytes, got, c.size, c.want)
+		}
 	}
 }

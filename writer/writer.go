@@ -420,8 +420,8 @@ func (w *Writer) release() int {
 	rest := w.waiting[:0]
 	for _, x := range w.waiting {
 		if w.reached(x.goal) {
-			x.listed.Store(false)
-			x.nudge() // from here on it belongs to its caller
+			x.listed.Store(false) // so that its caller need not look for it here
+			x.nudge()             // which may be somebody else's by now: whoever is woken looks for himself
 		} else {
 			rest = append(rest, x)
 		}
