@@ -243,8 +243,9 @@ func (l *Log) encodeNotes(b *entry.Batch, note, notes, i int) int {
 func (l *Log) encodeStart(base int64) {
 	s := segment.Start{Prev: l.active.prev, BaseTime: base}
 	if set := l.set.Load(); len(set.segs) > 1 {
-		if p := set.segs[len(set.segs)-2]; p.open.Load() != nil {
-			s.PrevSalt = p.open.Load().header.Salt
+		p := set.segs[len(set.segs)-2]
+		if o := p.open.Load(); o != nil { // looked at once: the sealer takes it away
+			s.PrevSalt = o.header.Salt
 		} else if in := p.info.Load(); in != nil {
 			s.PrevSalt = in.header.Salt
 		}
