@@ -13,13 +13,9 @@ import (
 	"github.com/runlog-io/runlog/vfs"
 )
 
-// Write makes the index file name in the folder dir from what was added to b. When it returns nil, the file is
-// durable and complete under its name; a crash before leaves nothing, or name.tmp. The writer of b must be done.
-func Write(fsys vfs.FS, dir, name string, b *Builder, dict *entry.Dict, meta Meta) error {
-	data, err := Encode(b, dict, meta)
-	if err != nil {
-		return err
-	}
+// Write makes the index file name in the folder dir from what Encode has returned. When it returns nil, the file is
+// durable and complete under its name; a crash before leaves nothing, or name.tmp.
+func Write(fsys vfs.FS, dir, name string, data []byte) error {
 	return vfs.WriteFileAtomic(fsys, dir, filepath.Join(dir, name), data)
 }
 

@@ -238,7 +238,7 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 	for failAt := 1; ; failAt++ {
 		fsys := newMemFS()
 		fsys.failAt = failAt
-		err := Write(fsys, "d", FileName(7), m.b, m.dict, m.meta)
+		err := m.write(fsys, "d", FileName(7))
 		if err == nil {
 			if failAt < 5 {
 				t.Errorf("only %d steps", failAt)
@@ -256,12 +256,12 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("step %d: %v", failAt, err)
 		}
-		if err := Write(fsys, "d", FileName(7), m.b, m.dict, m.meta); err != nil {
+		if err := m.write(fsys, "d", FileName(7)); err != nil {
 			t.Errorf("after step %d failed: %v", failAt, err)
 		}
 	}
 	m.b.AddKey(1, 0)
-	if err := Write(newMemFS(), "d", "x", m.b, m.dict, m.meta); !errors.Is(err, format.ErrInvalid) {
+	if err := m.write(newMemFS(), "d", "x"); !errors.Is(err, format.ErrInvalid) {
 		t.Error(err)
 	}
 }
@@ -270,7 +270,7 @@ func TestWriteAndOpenOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	m := randomModel(9, 77, 5000, 3000)
 	for range 2 { // the second replaces the first
-		if err := Write(vfs.OS, dir, FileName(7), m.b, m.dict, m.meta); err != nil {
+		if err := m.write(vfs.OS, dir, FileName(7)); err != nil {
 			t.Fatal(err)
 		}
 	}

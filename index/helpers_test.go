@@ -221,6 +221,15 @@ func (m *model) encode(t testing.TB) []byte {
 	return b
 }
 
+// write makes an index file of what the model holds.
+func (m *model) write(fsys vfs.FS, dir, name string) error {
+	b, err := Encode(m.b, m.dict, m.meta)
+	if err != nil {
+		return err
+	}
+	return Write(fsys, dir, name, b)
+}
+
 func openBytes(b []byte, want Want) (*File, error) { return Open(withFile(b), "x", want) }
 
 func (m *model) open(t testing.TB) *File {

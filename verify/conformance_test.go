@@ -275,7 +275,9 @@ func TestG37AnIndexThatLacksAKeyIsAFinding(t *testing.T) {
 		off, chain = b.Commit.End(), b.Next
 	}
 	must(t, os.Remove(path))
-	must(t, index.Write(vfs.OS, dir, index.FileName(1), ix, dict, index.Meta{Number: 1, Salt: h.Salt, Chain: ft.Chain, ContentEnd: ft.ContentEnd}))
+	data, err := index.Encode(ix, dict, index.Meta{Number: 1, Salt: h.Salt, Chain: ft.Chain, ContentEnd: ft.ContentEnd})
+	must(t, err)
+	must(t, index.Write(vfs.OS, dir, index.FileName(1), data))
 	rep := check(t, dir)
 	says(t, &rep, verify.KindIndex, "not what the segment's entries give")
 	only(t, &rep, verify.KindIndex, verify.KindFilter) // a filter over it has another number of keys

@@ -101,7 +101,9 @@ func (c *crafted) make(t testing.TB) string {
 	must(t, os.MkdirAll(dir, 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, segment.FileName(1)), b, 0o644))
 	meta := index.Meta{Number: 1, Salt: salt, Chain: ft.Chain, ContentEnd: ft.ContentEnd}
-	must(t, index.Write(vfs.OS, dir, index.FileName(1), ix, dict, meta))
+	data, err := index.Encode(ix, dict, meta)
+	must(t, err)
+	must(t, index.Write(vfs.OS, dir, index.FileName(1), data))
 	m := manifest.Manifest{Identity: id, Status: manifest.CrashedRecovered, LastSeq: c.last(), Segments: 1, Digest: hex(ft.RunSHA)}
 	if len(c.seqs) > 0 {
 		m.Ended = &ft.MaxInit

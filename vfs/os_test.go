@@ -29,9 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestSIGKILLFreesTheLock(t *testing.T) {
-	if !canWrite {
-		t.Skip("read-only platform")
-	}
+	needsWriting(t)
 	name := filepath.Join(t.TempDir(), "LOCK")
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), lockEnv+"="+name)
@@ -65,9 +63,7 @@ func TestSIGKILLFreesTheLock(t *testing.T) {
 }
 
 func TestALockIsFreeWhenItIsClosedWhateverIsBeingForked(t *testing.T) {
-	if !canWrite {
-		t.Skip("read-only platform")
-	}
+	needsWriting(t)
 	name := filepath.Join(t.TempDir(), "LOCK")
 	stop := make(chan struct{})
 	var forks sync.WaitGroup
@@ -98,9 +94,7 @@ func TestALockIsFreeWhenItIsClosedWhateverIsBeingForked(t *testing.T) {
 }
 
 func TestLockHolderWorksWhereNothingCanBeWritten(t *testing.T) {
-	if !canWrite {
-		t.Skip("read-only platform")
-	}
+	needsWriting(t)
 	name := filepath.Join(t.TempDir(), "LOCK")
 	l, err := OS.Lock(name, []byte("holder"))
 	must(t, err)
@@ -117,9 +111,7 @@ func TestLockHolderWorksWhereNothingCanBeWritten(t *testing.T) {
 }
 
 func TestErrorsOfTheRealFileSystemCarryThePath(t *testing.T) {
-	if !canWrite {
-		t.Skip("read-only platform")
-	}
+	needsWriting(t)
 	f := create(t, OS, filepath.Join(t.TempDir(), "named"), "x")
 	must(t, f.Close())
 	for _, err := range []error{f.Datasync(), f.Preallocate(1)} {

@@ -34,9 +34,6 @@ func newDigest(f io.ReaderAt, path string, size int64) (*digest, error) {
 	return d, nil
 }
 
-// pause lets go of the buffer that nobody is going to read into for now.
-func (d *digest) pause() { d.spare = nil }
-
 // take hashes what the window holds up to a place that everything before has been verified up to, and returns a buffer that the
 // window can read into meanwhile.
 func (d *digest) take(w *window, to int64) (buf []byte) {
@@ -51,12 +48,18 @@ func (d *digest) take(w *window, to int64) (buf []byte) {
 	return buf
 }
 
-// sum returns the digest if it is that of all up to end. A nil digest has seen nothing.
+// finish takes the last piece, waits for it, and lets go of the buffer that nobody reads into any more.
+func (d *digest) finish(w *window, to int64) {
+	d.take(w, to)
+	d.busy.Wait()
+	d.spare = nil
+}
+
+// sum returns the digest if it is that of all up to end, behind finish. A nil digest has seen nothing.
 func (d *digest) sum(end int64) (sum [32]byte, ok bool) {
 	if d == nil || d.end != end {
 		return sum, false
 	}
-	d.busy.Wait()
 	d.h.Sum(sum[:0])
 	return sum, true
 }

@@ -49,7 +49,7 @@ func TestADigestThatMissedAPieceIsNotUsed(t *testing.T) {
 	end := o.end.Load()
 	o.digest = &digest{h: segment.NewContentHash(), end: o.header.Size}
 	w := window{off: end - 100, n: 100, buf: make([]byte, 100)}
-	o.digest.take(&w, end)
+	o.digest.finish(&w, end)
 	got, err := o.contentSHA(end)
 	want, werr := contentSHA(o.file, end)
 	if err != nil || werr != nil || got != want {

@@ -134,8 +134,8 @@ func (l *Log) use(s *spare, prev segment.Chain) {
 	}
 }
 
-// Bounds of what is reserved for the keys of a segment, which may come to hold few: its table takes at most a sixteenth of the
-// segment's size, and 32 MiB.
+// Bounds of what is reserved for the keys of a segment, which may come to hold few: its table takes at most about a tenth of
+// the segment's size, and 32 MiB.
 const (
 	bytesPerKey  = 512
 	keysReserved = 1 << 20

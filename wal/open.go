@@ -340,10 +340,7 @@ func lostOf(err error) *compressed.LostError {
 func (o *openSeg) advance(limit int64) (*segment.Stop, error) {
 	w := window{f: o.file, limit: limit, seen: o.digest}
 	if w.seen != nil {
-		defer func() {
-			w.seen.take(&w, o.end.Load())
-			w.seen.pause()
-		}()
+		defer func() { w.seen.finish(&w, o.end.Load()) }()
 	}
 	for {
 		end := o.end.Load()

@@ -133,7 +133,7 @@ func writeIndex(fsys vfs.FS, dir string, o *openSeg, ft *segment.Footer) error {
 	path := filepath.Join(dir, index.FileName(o.header.Number))
 	data, err := o.indexBytes(ft)
 	if err == nil {
-		err = vfs.WriteFileAtomic(fsys, dir, path, data)
+		err = index.Write(fsys, dir, index.FileName(o.header.Number), data)
 	}
 	if err != nil {
 		return &format.Error{Path: path, Offset: -1, Why: "index was not written", Err: err}
@@ -167,11 +167,8 @@ func (o *openSeg) indexBytes(ft *segment.Footer) ([]byte, error) {
 	return index.Encode(o.ix, o.dict, indexWant(&o.header, ft))
 }
 
-// settle waits for what is done beside recovery, which an error may have left to itself.
+// settle waits for an encoding that an error has left to itself.
 func (o *openSeg) settle() {
-	if o.digest != nil {
-		o.digest.busy.Wait()
-	}
 	if o.encoded != nil {
 		o.encoded.done.Wait()
 	}

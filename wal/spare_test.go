@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -196,4 +197,34 @@ func TestRoomForKeysIsMadeAsTheSegmentBeforeNeededIt(t *testing.T) {
 			t.Errorf("%d keys in %d bytes: room for %d in %d, want %d", c.keys, c.bytes, got, c.size, c.want)
 		}
 	}
+}
+
+// The first batch of a segment names the one before, also in the moment in which the sealer is done with that.
+func TestASegmentBeginsWhileTheOneBeforeIsBeingSealed(t *testing.T) {
+	g := newRig(t)
+	for len(g.log.set.Load().segs) < 2 {
+		g.fill(1, 1000)
+	}
+	before := g.log.set.Load().segs[0]
+	info := before.info.Load()
+	open := &openSeg{header: info.header}
+	var stop atomic.Bool
+	var sealer sync.WaitGroup
+	sealer.Go(func() {
+		for !stop.Load() {
+			before.open.Store(open)
+			before.open.Store(nil)
+		}
+	})
+	for range 200_000 {
+		g.log.enc.Begin(1, 4096)
+		g.log.encodeStart(1)
+		s, ok := segment.DecodeStart(g.log.enc.Commit(&segment.Commit{}, 0), 1, 4096)
+		if !ok || s.PrevSalt != info.header.Salt {
+			t.Errorf("the segment before has salt %#x, want %#x", s.PrevSalt, info.header.Salt)
+			break
+		}
+	}
+	stop.Store(true)
+	sealer.Wait()
 }
